@@ -1,0 +1,325 @@
+"""The adapter contract: hops 5 (observe) and 7 (act) of a spec's way.
+
+An adapter speaks to one kind of backend and is built once per Target. It is dumb on purpose: it
+never waits, sleeps, retries or swallows an error, and it decides nothing. Whoever writes one needs
+this file, one entry-point line under ``windlass.adapters``, and ``windlass_adapters.testing``.
+
+    AdapterError
+    +-- TransientError    passes by itself: retried with backoff
+    +-- WaitingError      busy, quota, capacity: asked again, no attempt counted
+    +-- TerminalError     no retry helps until an input changes: the object is Stalled
+    +-- AmbiguousError    the effect may have happened: looked up before anything else
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
+
+from pydantic import BaseModel, JsonValue
+
+from windlass_adapters.artifacts import ArtifactStore
+from windlass_schemas import Artifact, Key, Reason, Resource, Signature
+
+
+class AdapterError(Exception):
+    """A backend said no, or said nothing. The message is for people: what, and what to do."""
+
+    reason: Reason = Reason.BACKEND_UNAVAILABLE
+
+    def __init__(self, message: str, *, reason: Reason | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
+
+
+class TransientError(AdapterError):
+    """Passes by itself: retried with backoff."""
+
+
+class WaitingError(AdapterError):
+    """Busy, out of quota or capacity: asked again, no attempt counted."""
+
+    reason = Reason.WAITING
+
+
+class TerminalError(AdapterError):
+    """No retry helps until the spec or another input changes."""
+
+    reason = Reason.BACKEND_REFUSED
+
+
+class AmbiguousError(AdapterError):
+    """The effect may have happened: look it up by owner before anything else."""
+
+
+ErrorClass = type[TransientError] | type[WaitingError] | type[TerminalError] | type[AmbiguousError]
+
+
+class Owner(NamedTuple):
+    """Whose an external is. Backends carry it as a tag, a name or a file."""
+
+    install: str
+    """The id of this Windlass installation (its store)."""
+    uid: str
+    """The object's uid: new after delete and recreate, so a name alone never proves ownership."""
+    key: Key
+
+
+@dataclass(frozen=True)
+class Desired:
+    """An object as declared, with every reference resolved to an artifact."""
+
+    owner: Owner
+    resource: Resource
+    files: Mapping[str, Artifact] = field(default_factory=dict)
+    """Files that the spec names, by path beside the document; a folder gives one entry per file."""
+    inputs: Mapping[str, Artifact] = field(default_factory=dict)
+    """Artifacts taken from other objects, by ``Reference.slot``."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One external that must exist: what ``normalise`` makes of a Desired."""
+
+    role: str
+    """What it is to the object: ``run``, ``artifact``, ``server``, ``config``, ``endpoint``."""
+    name: str
+    """Deterministic and unique on the target. A completing external gets ``-a<attempt>`` added."""
+    digest: str
+    """Identity of everything that decides what the external is; equal digest, no change."""
+    body: Mapping[str, JsonValue]
+    """All that ``apply`` needs, as JSON. Kept in the store, so never a secret, only references."""
+    completes: bool = False
+    """True for what runs to an end (a Job's run), False for what is meant to last."""
+
+
+class External(NamedTuple):
+    """A resource in a backend, as one addresses it."""
+
+    role: str
+    name: str
+    external_id: str
+    """The backend's id: equal to ``name`` where names are deterministic."""
+
+
+class State(StrEnum):
+    """What a backend resource is doing, in words that all backends share."""
+
+    PROGRESSING = "Progressing"
+    """Being created or changed, or running."""
+    LIVE = "Live"
+    """Lasting, and works."""
+    DEGRADED = "Degraded"
+    """Lasting, and does not work."""
+    SUCCEEDED = "Succeeded"
+    """Ended well."""
+    FAILED = "Failed"
+    """Ended badly (a run), or could not be made (anything else)."""
+    DELETING = "Deleting"
+    """Going; not gone yet."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The backend holds it, and this is what it holds."""
+
+    external: External
+    owner_uid: str | None
+    """The uid in its owner tag; None when it carries none."""
+    state: State
+    digest: str | None = None
+    """The ``Wanted.digest`` that is in force now; None while nothing is."""
+    pending_digest: str | None = None
+    """The digest that a change under way will bring."""
+    failed_digest: str | None = None
+    """The digest of the last change that the backend refused."""
+    reason: Reason | None = None
+    """Why it is DEGRADED or FAILED, or why the change failed."""
+    message: str = ""
+    """The backend's own words."""
+    attempt_counts: bool = True
+    """False when a run FAILED through no fault of its own: the machine stopped, say."""
+    outputs: Mapping[str, Artifact] = field(default_factory=dict)
+    signature: Signature | None = None
+    url: str | None = None
+    detail: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """The backend said for certain that it does not hold it."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Nobody knows: the question failed. Never to be read as absent."""
+
+    message: str
+
+
+Observation = Found | Absent | Unknown
+
+
+class Change(NamedTuple):
+    """One field that the backend holds otherwise than wanted."""
+
+    path: str
+    """JSON pointer, for example ``/spec/replicas``."""
+    held: JsonValue
+    wanted: JsonValue
+
+
+@dataclass(frozen=True)
+class Create:
+    """Make an external that does not exist."""
+
+    wanted: Wanted
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Update:
+    """Change an external in place."""
+
+    external: External
+    wanted: Wanted
+    changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the kernel must know of a backend."""
+
+    deterministic_names: bool = True
+    """Whether we choose the names, so that a second create cannot make a second one."""
+    soak: timedelta = timedelta(0)
+    """How long an absence must last before it is believed."""
+    poll_interval: timedelta = timedelta(seconds=5)
+    """How often something that is progressing is looked at."""
+    resync_interval: timedelta = timedelta(minutes=5)
+    """How often something settled is looked at."""
+    timeout: timedelta = timedelta(seconds=30)
+    """Bound on each call."""
+    max_concurrent: int = 8
+    """How many objects of this target may be worked on at once."""
+    preempts: bool = False
+    """Whether a newer update may be sent while one is under way."""
+
+
+@dataclass(frozen=True)
+class AdapterContext:
+    """What the daemon gives to every adapter."""
+
+    install: str
+    target: str
+    """``namespace/name`` of the Target."""
+    state: Path
+    """A folder of this target's own; kept over restarts."""
+    artifacts: ArtifactStore
+
+
+class Adapter(Protocol):
+    """One backend. Built by ``Adapter(context, params)``; used inside ``async with``."""
+
+    params_model: ClassVar[type[BaseModel]]
+    """Model of ``Target.spec.params``."""
+    options_models: ClassVar[Mapping[str, type[BaseModel]]]
+    """Model of ``spec.options`` by kind; a kind that is not here is not supported."""
+
+    @abstractmethod
+    def __init__(self, context: AdapterContext, params: BaseModel) -> None: ...
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """Facts about the backend. Constant."""
+
+    @abstractmethod
+    async def observe_many(
+        self, externals: Sequence[tuple[Owner, External]]
+    ) -> Mapping[External, Observation]:
+        """Look at many at once; every external asked for has an answer.
+
+        A failure that concerns all raises; a failure that concerns one is Unknown.
+        """
+
+    @abstractmethod
+    async def find(self, owner: Owner) -> Sequence[Found]:
+        """Everything in the backend that carries this owner's tag. Raises when it cannot tell."""
+
+    @abstractmethod
+    async def apply(self, owner: Owner, action: Create | Update) -> Found:
+        """Send one change and return at once; the result may be PROGRESSING.
+
+        Creating what this owner already holds under that name returns it unchanged.
+        """
+
+    @abstractmethod
+    async def delete(self, owner: Owner, external: External) -> None:
+        """Ask for removal and return at once. Absent is success. Another owner's is refused."""
+
+    @abstractmethod
+    def normalise(self, desired: Desired) -> tuple[Wanted, ...]:
+        """What must exist for this object, in order of creation. Pure.
+
+        Raises TerminalError(reason=INVALID_SPEC) for a spec that this backend cannot serve.
+        """
+
+    @abstractmethod
+    def diff(self, wanted: Wanted, found: Found) -> tuple[Change, ...]:
+        """What the backend holds otherwise than wanted, of the fields that the user set. Pure."""
+
+    @abstractmethod
+    def classify(self, exception: Exception) -> ErrorClass:
+        """Which of the four classes an exception of the client library belongs to."""
+
+    @abstractmethod
+    async def __aenter__(self) -> Self: ...
+
+    @abstractmethod
+    async def __aexit__(self, *exc: object) -> None: ...
+
+
+class LogChunk(NamedTuple):
+    """A piece of a run's output."""
+
+    data: bytes
+    next_offset: int
+    complete: bool
+    """True when the run has ended and nothing will follow."""
+
+
+@runtime_checkable
+class ReadsLogs(Protocol):
+    """An adapter whose runs write output that can be read."""
+
+    @abstractmethod
+    async def read_log(
+        self, external: External, stream: Literal["stdout", "stderr"], offset: int
+    ) -> LogChunk:
+        """Read from a byte offset, at most 64 KiB."""
+
+
+class InferReply(NamedTuple):
+    """The answer of a served model, as HTTP says it."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@runtime_checkable
+class Infers(Protocol):
+    """An adapter whose Deployments answer inference requests."""
+
+    @abstractmethod
+    async def infer(
+        self, external: External, body: bytes, headers: Mapping[str, str]
+    ) -> InferReply:
+        """Send one Open Inference Protocol v2 request. Raises TransientError if nobody answers."""

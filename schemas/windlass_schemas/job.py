@@ -1,0 +1,140 @@
+"""Kind Job: something that runs to completion on a Target."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+
+from windlass_schemas.base import Frozen
+from windlass_schemas.deployment import MODEL_ARTIFACT
+from windlass_schemas.key import Key
+from windlass_schemas.metadata import Metadata
+from windlass_schemas.model import JobOutput
+from windlass_schemas.policy import Policy
+from windlass_schemas.references import Reference
+from windlass_schemas.scalars import Duration, Name, RelativePath
+from windlass_schemas.target import BUILT_IN_TARGET
+
+Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
+
+_WORD = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
+_ENV = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+def _word(value: str) -> str:
+    if not _WORD.match(value):
+        raise ValueError("must be a word of letters, digits, '_' and '-' that starts with a letter")
+    return value
+
+
+def _environment_name(value: str) -> str:
+    if not _ENV.match(value):
+        raise ValueError("must be a word of letters, digits and '_' that starts with a letter")
+    if value.startswith("WINDLASS_"):
+        raise ValueError("names that start with WINDLASS_ are set by Windlass itself")
+    return value
+
+
+Word = Annotated[str, AfterValidator(_word)]
+EnvironmentName = Annotated[str, AfterValidator(_environment_name)]
+
+
+class JobInput(Frozen):
+    """A file that the Job reads: exactly one of the fields."""
+
+    file: RelativePath | None = None
+    """A file beside the document, read at the same revision."""
+    job: JobOutput | None = None
+    """An output of another Job."""
+    model: Name | None = None
+    """The artifact of a Model."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> JobInput:
+        given = [name for name in ("file", "job", "model") if getattr(self, name) is not None]
+        if len(given) != 1:
+            said = " and ".join(given) if given else "none"
+            raise ValueError(f"needs exactly one of file, job and model; this has {said}")
+        return self
+
+
+class JobSpec(Frozen):
+    """What runs, with what, for how long, and what it leaves behind."""
+
+    entrypoint: RelativePath | None = None
+    """A script beside the document; run with Python when it ends in ``.py``."""
+    command: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """The program and its arguments, when there is no entrypoint. No shell reads it."""
+    files: tuple[RelativePath, ...] = ()
+    """More files and folders beside the document that the script needs."""
+    python: str | None = Field(default=None, min_length=1)
+    """The Python for a ``.py`` entrypoint; by default the one that runs Windlass."""
+    params: dict[Word, Scalar] = {}
+    """Reach the script as ``--name value`` arguments and as ``WINDLASS_PARAM_NAME``."""
+    env: dict[EnvironmentName, str] = {}
+    """Environment; values ``env:NAME`` and ``file:/path`` are read when the Job starts."""
+    inputs: dict[Word, JobInput] = {}
+    """Files to read; each one's path is in ``WINDLASS_INPUT_NAME``."""
+    outputs: dict[Word, RelativePath] = {}
+    """Files to keep, by name: paths in the working directory that the script must write."""
+    target: Name = BUILT_IN_TARGET
+    """Where it runs."""
+    options: dict[str, JsonValue] = {}
+    """Options of the Target's adapter; it checks them itself."""
+    time_limit: Duration | None = None
+    """How long one attempt may run; no limit, when absent."""
+    retries: int = Field(default=0, ge=0, le=100)
+    """How many more attempts a failing script gets."""
+    on_change: Literal["finish-then-run", "replace", "refuse"] = "finish-then-run"
+    """What an edit does to a running attempt: let it finish first, stop it, or never run again."""
+
+    @model_validator(mode="after")
+    def _one_program(self) -> JobSpec:
+        if (self.entrypoint is None) == (self.command is None):
+            raise ValueError("needs exactly one of entrypoint and command")
+        if self.command is not None and self.python is not None:
+            raise ValueError("python goes with entrypoint; put the interpreter into command")
+        return self
+
+    def references(self, namespace: str) -> tuple[Reference, ...]:
+        """What must be there first: the Target and whatever the inputs come from."""
+        found = [Reference(Key("Target", namespace, self.target), "spec.target")]
+        for name, source in self.inputs.items():
+            field = f"spec.inputs.{name}"
+            if source.job is not None:
+                key = Key("Job", namespace, source.job.name)
+                found.append(Reference(key, f"{field}.job", source.job.output))
+            elif source.model is not None:
+                key = Key("Model", namespace, source.model)
+                found.append(Reference(key, f"{field}.model", MODEL_ARTIFACT))
+        return tuple(found)
+
+    def named_files(self) -> tuple[tuple[str, str], ...]:
+        """(field, path) of the files and folders beside the document that the spec names."""
+        found = [("spec.entrypoint", self.entrypoint)] if self.entrypoint else []
+        found += [(f"spec.files[{i}]", path) for i, path in enumerate(self.files)]
+        for name, source in self.inputs.items():
+            if source.file is not None:
+                found.append((f"spec.inputs.{name}.file", source.file))
+        return tuple(found)
+
+
+class Job(Frozen):
+    """Something that runs to completion on a Target."""
+
+    api_version: Literal["windlass/v1"]
+    kind: Literal["Job"]
+    metadata: Metadata
+    spec: JobSpec
+    policy: Policy = Policy()
