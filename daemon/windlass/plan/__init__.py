@@ -1,7 +1,7 @@
-"""Decide: hop 6. ``plan`` is pure and synchronous; ``windlass plan`` prints what it gives to apply.
+"""Decide: hop 6. ``plan`` is pure; ``windlass plan`` prints the very steps that apply takes.
 
-Unknown is never absent, a finished run stays finished, and what was last applied is kept alive while
-something that the object needs is not Ready.
+Unknown is never absent, a finished run stays finished, and what was last applied is kept alive
+while something that the object needs is not Ready.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def _blocked(s: Situation, result: Plan) -> Plan:
         reconciling=not cycle,
         stalled=cycle,
     )
-    return replace(result, verdict=verdict)
+    kept = tuple(step for step in result.steps if not isinstance(step.action, Delete))
+    return replace(result, verdict=verdict, steps=kept)
 
 
 def _held(s: Situation, result: Plan) -> Plan:
@@ -117,12 +118,7 @@ def _held(s: Situation, result: Plan) -> Plan:
 
 def _suspended(s: Situation, result: Plan) -> Plan:
     """Do nothing, say why, and leave the truth about Ready as it is."""
-    reason, until = s.object.suspended, None
-    declared = s.object.resource.policy.suspend
-    if not reason and declared is not None:
-        if declared.until is not None and declared.until <= s.now:
-            return result
-        reason, until = declared.reason, declared.until
+    reason, until = s.suspension
     if not reason:
         return result
     end = f" until {until.isoformat()}" if until else ""
@@ -131,7 +127,9 @@ def _suspended(s: Situation, result: Plan) -> Plan:
         reason=Reason.SUSPENDED,
         message=f"suspended{end}: {reason}",
         reconciling=False,
-        requeue_after=_sooner(s, result.verdict.requeue_after or s.poll, until and until - s.now),
+        requeue_after=_sooner(
+            result.verdict.requeue_after or s.poll, until - s.now if until else None
+        ),
     )
     return result.without_steps(verdict)
 
@@ -142,7 +140,7 @@ def _past_deadline(s: Situation, result: Plan) -> Plan:
         return result
     remaining = s.object.generation_at + deadline - s.now
     if remaining > timedelta(0):
-        after = _sooner(s, result.verdict.requeue_after, remaining)
+        after = _sooner(result.verdict.requeue_after, remaining)
         return replace(result, verdict=replace(result.verdict, requeue_after=after))
     message = f"not Ready within {deadline}: {result.verdict.message}"
     late = stalled(s, Reason.DEADLINE_EXCEEDED, message, health=result.verdict.health)
@@ -155,5 +153,5 @@ def _past_deadline(s: Situation, result: Plan) -> Plan:
     return replace(result, verdict=late)
 
 
-def _sooner(s: Situation, seconds: float, other: timedelta | None) -> float:
+def _sooner(seconds: float, other: timedelta | None) -> float:
     return seconds if other is None else min(seconds, max(other.total_seconds(), 0.0))

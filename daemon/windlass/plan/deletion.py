@@ -29,8 +29,9 @@ def _blocked(s: Situation) -> str:
     policy = s.object.resource.policy
     if policy.on_delete == "block":
         return "policy.onDelete is block; change the policy first"
-    if s.object.suspended:
-        return f"suspended ({s.object.suspended}); resume it first: windlass resume"
+    suspended, _ = s.suspension
+    if suspended:
+        return f"suspended ({suspended}); resume it first: windlass resume"
     users = [str(d.key) for d in s.dependents if not d.deleting]
     if s.object.key.kind == "Target" and users:
         return f"still used by {', '.join(users)}; remove or move those first"

@@ -53,19 +53,20 @@ def plan_lasting(s: Situation, wanted: tuple[Wanted, ...]) -> Plan:
         if finding.record is not None:
             records.append(finding.record)
         if finding.verdict is not None:
-            steps = (finding.step,) if finding.step else ()
-            steps += tuple(create(s, w, "not there yet") for w in _later(s, item, wanted))
             verdict = _describe(finding.verdict, finding.found)
-            return Plan(verdict, steps if finding.step else (), tuple(records))
+            steps: list[Step] = []
+            if finding.step is not None:
+                steps = [finding.step, *_later(s, item, wanted)]
+            return Plan(verdict, tuple(steps), tuple(records))
         assert finding.found is not None
         settled.append(finding.found)
     return _remove_leftovers(s, wanted, settled, records)
 
 
-def _later(s: Situation, item: Wanted, wanted: tuple[Wanted, ...]) -> list[Wanted]:
-    """What comes after in the order and has no record: shown by ``windlass plan``."""
+def _later(s: Situation, item: Wanted, wanted: tuple[Wanted, ...]) -> list[Step]:
+    """What comes after in the order and is not there: shown by ``windlass plan``."""
     after = wanted[wanted.index(item) + 1 :]
-    return [w for w in after if s.record_of(w) is None]
+    return [create(s, w, "not there yet") for w in after if s.record_of(w) is None]
 
 
 def _examine(s: Situation, wanted: Wanted, record: ExternalRecord | None) -> _Finding:
@@ -113,22 +114,17 @@ def _examine_progressing(
     health: Health = "Healthy" if found.digest else "Progressing"
     if coming == wanted.digest or not s.capabilities.preempts:
         message = found.message or f"{wanted.role} {wanted.name} is changing"
-        return _Finding(
-            progressing(s, message, health=health), record=_created(record), found=found
-        )
+        verdict = progressing(s, message, health=health)
+        return _Finding(verdict, record=_created(record), found=found)
     step = update(s, record, wanted, "changed before the last change was done")
     return _Finding(progressing(s, step.message, health=health, after=0), step, found=found)
 
 
 def _examine_failed(s: Situation, wanted: Wanted, record: ExternalRecord, found: Found) -> _Finding:
     tried = record.wanted.digest == wanted.digest and record.sync_token == s.object.sync_token
-    if tried and record.state is not RecordState.INTENDED:
-        reason = found.reason or Reason.BACKEND_REFUSED
-        return _Finding(stalled(s, reason, found.message), found=found)
     if tried:
-        settled = _created(record)
         reason = found.reason or Reason.BACKEND_REFUSED
-        return _Finding(stalled(s, reason, found.message), record=settled, found=found)
+        return _Finding(stalled(s, reason, found.message), record=_created(record), found=found)
     step = delete(s, record, "failed; made anew")
     return _Finding(progressing(s, f"replacing failed {wanted.role} {wanted.name}", after=0), step)
 
@@ -142,11 +138,7 @@ def _examine_live(
             reason = found.reason or Reason.UPDATE_FAILED
             verdict = stalled(s, reason, found.message, health="Healthy")
             return _Finding(verdict, record=_created(known), found=found)
-        if (
-            record.wanted.digest != wanted.digest
-            or record.state is RecordState.INTENDED
-            or not tried
-        ):
+        if not tried or record.state is RecordState.INTENDED:
             step = update(s, known, wanted, "the spec has changed")
             verdict = progressing(
                 s, f"updating {wanted.role} {wanted.name}", health="Healthy", after=0
@@ -159,7 +151,7 @@ def _examine_live(
     if not drift:
         if found.state is State.DEGRADED:
             return _Finding(_degraded(s, found), record=_created(known), found=found)
-        return _Finding(record=_created(known) if known != record else None, found=found)
+        return _Finding(record=replace(_created(known), wanted=wanted), found=found)
     fields = ", ".join(f"{c.path}: {c.held!r} instead of {c.wanted!r}" for c in drift)
     message = f"{wanted.role} {wanted.name} was changed from outside: {fields}"
     if s.object.resource.policy.self_heal != "all":

@@ -1,7 +1,7 @@
 """Plans for what runs to an end: a Job's runs.
 
-A run is known by the digest of everything that decides its result. A digest that has succeeded once is
-never run again, whether the backend still remembers it or not; going back to it costs nothing.
+A run is known by the digest of everything that decides its result. A digest that has succeeded once
+is never run again, whether the backend remembers it or not; going back to it costs nothing.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _failed(
 
 
 def _next(s: Situation, wanted: Wanted, runs: Sequence[ExternalRecord]) -> Plan:
-    spec = _spec(s)
+    spec = _spec(s).spec
     mine = [r for r in runs if r.wanted.digest == wanted.digest and r.target == s.target]
     others = [r for r in runs if r not in mine]
     going = [r for r in others if r.state in _ACTIVE]

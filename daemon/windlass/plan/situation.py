@@ -66,6 +66,16 @@ class Situation:
         """Seconds until something settled is looked at again."""
         return self.capabilities.resync_interval.total_seconds()
 
+    @property
+    def suspension(self) -> tuple[str, datetime | None]:
+        """Why the object is suspended, by command or by policy, and until when; empty if not."""
+        declared = self.object.resource.policy.suspend
+        if self.object.suspended:
+            return self.object.suspended, None
+        if declared is None or (declared.until is not None and declared.until <= self.now):
+            return "", None
+        return declared.reason, declared.until
+
     def record_of(self, wanted: Wanted) -> ExternalRecord | None:
         """Our books on a wanted external, if there are any."""
         name = (self.target, wanted.role, wanted.name)
