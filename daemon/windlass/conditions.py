@@ -114,7 +114,6 @@ def _statements(
     object_: Object, verdict: Verdict, note: tuple[Reason, str] | None
 ) -> list[tuple[ConditionType, Truth, Reason, str]]:
     reason, message = note or (verdict.reason, verdict.message)
-    settled = Reason.SYNCED if verdict.ready == "True" else verdict.reason
     found: list[tuple[ConditionType, Truth, Reason, str]] = [
         ("Ready", verdict.ready, verdict.reason, verdict.message),
         ("Reconciling", _truth(verdict.reconciling), verdict.reason, verdict.message),
@@ -122,15 +121,7 @@ def _statements(
     ]
     if object_.key.kind == "Job":
         found.append(("Succeeded", verdict.ready, verdict.reason, verdict.message))
-    return [
-        (
-            type_,
-            status,
-            why if status != "False" or type_ in ("Ready", "Succeeded") else settled,
-            text,
-        )
-        for type_, status, why, text in found
-    ]
+    return found
 
 
 def _truth(value: bool) -> Truth:

@@ -64,6 +64,8 @@ def hold_key(situation: Situation) -> str:
 def _planned(s: Situation) -> Plan:
     completing = [w for w in s.wanted if w.completes]
     runs = completing or any(r.wanted.completes for r in s.object.externals)
+    if s.refusal is not None:
+        return _refused(s, plan_runs(s, None) if runs else plan_lasting(s, _last_applied(s)))
     if not s.blockers:
         return plan_runs(s, completing[0]) if completing else plan_lasting(s, s.wanted)
     result = plan_runs(s, None) if runs else plan_lasting(s, _last_applied(s))
@@ -94,6 +96,15 @@ def _blocked(s: Situation, result: Plan) -> Plan:
     )
     kept = tuple(step for step in result.steps if not isinstance(step.action, Delete))
     return replace(result, verdict=verdict, steps=kept)
+
+
+def _refused(s: Situation, result: Plan) -> Plan:
+    """The adapter cannot serve the spec: keep what there is, until it changes."""
+    assert s.refusal is not None
+    reason, message = s.refusal
+    health = result.verdict.health if _last_applied(s) else "Missing"
+    kept = tuple(step for step in result.steps if not isinstance(step.action, Delete))
+    return replace(result, verdict=stalled(s, reason, message, health=health), steps=kept)
 
 
 def _held(s: Situation, result: Plan) -> Plan:

@@ -21,6 +21,9 @@ from windlass_adapters.base import (
 )
 from windlass_schemas import Artifact, Health, Key, Reason, Signature, Sync, Truth
 
+UNKNOWN_CAP = 30.0
+"""Seconds between two questions to a backend that does not answer."""
+
 
 @dataclass(frozen=True)
 class Blocker:
@@ -53,6 +56,8 @@ class Situation:
     capabilities: Capabilities
     now: datetime
     blockers: tuple[Blocker, ...] = ()
+    refusal: tuple[Reason, str] | None = None
+    """Why the adapter cannot serve the spec; ``wanted`` is empty then."""
     dependents: tuple[Dependent, ...] = ()
     diff: Callable[[Wanted, Found], tuple[Change, ...]] = lambda wanted, found: ()
 
@@ -187,14 +192,19 @@ def delete(situation: Situation, record: ExternalRecord, message: str) -> Step:
 
 
 def unknown(situation: Situation, message: str) -> Verdict:
-    """Nobody knows how it stands, so nothing may be concluded."""
+    """Nobody knows how it stands, so nothing may be concluded. Asked again ever less often."""
+    ready = situation.object.status.condition("Ready")
+    lasting = timedelta(0)
+    if ready is not None and ready.status == "Unknown":
+        lasting = situation.now - ready.last_transition_time
+    after = min(max(situation.poll, 1.0, lasting.total_seconds() / 2), UNKNOWN_CAP)
     return Verdict(
         ready="Unknown",
         reason=Reason.BACKEND_UNAVAILABLE,
         message=message,
         sync="Unknown",
         health="Unknown",
-        requeue_after=max(situation.poll, 1.0),
+        requeue_after=after,
         reconciling=True,
     )
 
