@@ -132,6 +132,16 @@ class Controller:
         self.queue.add_all(await self._with_dependents(applied.changed), Priority.EDIT)
         _announce(snapshot, applied)
 
+    async def _apply(self, snapshot: Snapshot) -> Applied:
+        while True:
+            try:
+                return await self._store.apply(snapshot, self._clock())
+            except LeaseLostError:
+                raise
+            except StoreError as error:
+                _log.error("revision not written; trying again", error=str(error))
+            await asyncio.sleep(STORE_RETRY)
+
     async def _with_dependents(self, keys: Iterable[Key]) -> list[Key]:
         """These, and all that stand on them, nearest first."""
         found = dict.fromkeys(keys)

@@ -331,9 +331,7 @@ async def _look_up(
     """Ask by owner: we meant to make these, and do not know whether we did."""
     try:
         async with asyncio.timeout(target.capabilities.timeout.total_seconds()):
-            found = {
-                (f.external.role, f.external.name): f for f in await target.adapter.find(owner)
-            }
+            held = await target.adapter.find(owner)
     except Exception as error:  # whatever it is, it is not absence
         unknown = Unknown(str(error) or type(error).__name__)
         return {record.name: unknown for record in intended}
