@@ -119,15 +119,7 @@ class Controller:
         """Write a snapshot, however long the store refuses it; a newer one comes after it."""
         for document in snapshot.documents:
             self._lanes.put(document.resource)
-        while True:
-            try:
-                applied = await self._store.apply(snapshot, self._clock())
-                break
-            except LeaseLostError:
-                raise
-            except StoreError as error:
-                _log.error("revision not written; trying again", error=str(error))
-                await asyncio.sleep(STORE_RETRY)
+        applied = await self._apply(snapshot)
         self.source_errors.pop(snapshot.source, None)
         self.queue.add_all(await self._with_dependents(applied.changed), Priority.EDIT)
         _announce(snapshot, applied)

@@ -29,7 +29,7 @@ KINDS: Mapping[str, type[Target] | type[Model] | type[Deployment] | type[Job]] =
 _ADAPTER: TypeAdapter[Resource] = TypeAdapter(Resource)
 
 
-def parse_resource(document: JsonValue) -> Resource:
+def parse_resource(document: object) -> Resource:
     """Read one document strictly, camelCase names only. Raises pydantic.ValidationError."""
     return _ADAPTER.validate_python(document, by_alias=True, by_name=False)
 
