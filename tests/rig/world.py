@@ -29,9 +29,7 @@ from windlass_schemas import (
 SOURCE = "folder:/specs"
 
 
-def document(
-    kind: str, name: str, spec: Mapping[str, object], *, line: int = 1, **policy: object
-) -> Document:
+def document(kind: str, name: str, spec: Mapping[str, object], **policy: object) -> Document:
     """A valid document of ours."""
     text: dict[str, object] = {
         "apiVersion": "windlass/v1",
@@ -47,7 +45,7 @@ def document(
         for _, path in resource.spec.named_files()
     }
     digest = digest_of_resource(resource, {path: a.digest for path, a in files.items()})
-    return Document(resource, files, digest, f"{name}.yaml", line)
+    return Document(resource, files, digest, f"{name}.yaml", 1)
 
 
 def job(
