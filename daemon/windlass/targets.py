@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 from pydantic import JsonValue
 
+from windlass.checks import BUILT_IN_ADAPTER
 from windlass.observer import Observer
 from windlass.registry import Registry, check_fields
 from windlass.store.base import Object, Store
@@ -23,8 +24,6 @@ from windlass_schemas import (
     Target,
     digest_of,
 )
-
-BUILT_IN_ADAPTER = "local"
 
 _log = structlog.get_logger("windlass.targets")
 
