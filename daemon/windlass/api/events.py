@@ -21,6 +21,12 @@ PAGE = 500
 KEEP_ALIVE = 15.0
 """Seconds of silence before a comment shows that the stream lives. A lost hint costs no more."""
 
+After = Annotated[int, Query(ge=0, description="A position in the log.")]
+Tail = Annotated[
+    int | None, Query(ge=0, description="Start so many positions before the end instead.")
+]
+Only = Annotated[str | None, Query(description="Only events of this object: Kind/namespace/name.")]
+
 
 async def end_of_log(store: Store) -> int:
     """The position of the newest event, found in a logarithmic number of small reads."""
@@ -67,7 +73,8 @@ async def _follow(runtime: Runtime, after: int, subject: str | None, write: Writ
     news = asyncio.Event()
     async with runtime.subscribe() as stream, asyncio.TaskGroup() as group:
         group.create_task(_hints(stream, news))
-        await write(b": windlass events\n\n")
+        # An id without data: a reader that loses the stream before any event comes back to here.
+        await write(f"id: {after}\n: events after this position\n\n".encode())
         while True:
             news.clear()
             page = await runtime.store.events(after, PAGE)
@@ -87,16 +94,13 @@ async def _follow(runtime: Runtime, after: int, subject: str | None, write: Writ
 def routes(runtime: Runtime, closing: asyncio.Event) -> APIRouter:
     """``/api/v1/events`` and ``/api/v1/events/stream``."""
     router = APIRouter(prefix="/api/v1/events", tags=["events"])
-    after_query = Query(ge=0, description="A position in the log.")
-    tail_query = Query(ge=0, description="Start so many positions before the end instead.")
-    key_query = Query(description="Only events of this object: Kind/namespace/name.")
 
     @router.get("")
     async def list_events(
-        after: Annotated[int, after_query] = 0,
+        after: After = 0,
         limit: Annotated[int, Query(ge=1, le=PAGE)] = 100,
-        tail: Annotated[int | None, tail_query] = None,
-        key: Annotated[str | None, key_query] = None,
+        tail: Tail = None,
+        key: Only = None,
     ) -> EventList:
         """Events in the order in which they were written."""
         subject = _subject(key)
@@ -118,9 +122,9 @@ def routes(runtime: Runtime, closing: asyncio.Event) -> APIRouter:
         responses={200: {"content": {"text/event-stream": {}}, "description": "CloudEvents."}},
     )
     async def stream_events(
-        after: Annotated[int, after_query] = 0,
-        tail: Annotated[int | None, tail_query] = None,
-        key: Annotated[str | None, key_query] = None,
+        after: After = 0,
+        tail: Tail = None,
+        key: Only = None,
         last_event_id: Annotated[int | None, Header(ge=0)] = None,
     ) -> LiveResponse:
         """Events as they happen. A reader that comes back sends Last-Event-ID and misses none."""
