@@ -1,6 +1,6 @@
 """The keyed workqueue: hop 3. Keys wait here, never events.
 
-- A key that is added often waits once; added while it is worked on, it is worked on once more after.
+- A key added often waits once; added while it is worked on, it gets exactly one more pass.
 - Never two workers on one key.
 - Edits by people go before resyncs.
 - Each lane (a target) has a bound of its own, so that a hung backend cannot take all workers.

@@ -64,6 +64,7 @@ class SqliteStore(Store):
         self._sql = load_queries("queries.sql")
         self.install = ""
         self._token = 0
+        self._closed = False
 
     @classmethod
     async def open(cls, file: Path) -> SqliteStore:
@@ -427,8 +428,10 @@ class SqliteStore(Store):
         return tuple(keys)
 
     async def close(self) -> None:
-        await self._run(self._connection.close)
-        self._thread.shutdown(wait=False)
+        if not self._closed:
+            self._closed = True
+            await self._run(self._connection.close)
+            self._thread.shutdown(wait=False)
 
 
 def _connect(file: Path) -> sqlite3.Connection:

@@ -1,9 +1,9 @@
 """What a source's snapshot means for the store: hop 2, decided purely.
 
 Every store runs this one function inside its transaction and then only writes what it says. The
-prune rules live here: nothing is pruned while any document is faulty, a policy can ask first or keep,
-and a breaker stops a revision that would delete more than ``max(5, 20 %)`` of the source's objects,
-or all of them.
+prune rules live here: nothing is pruned while any document is faulty, a policy can ask first or
+keep, and a breaker stops a revision that would delete more than ``max(5, 20 %)`` of the source's
+objects, or all of them.
 """
 
 from __future__ import annotations
