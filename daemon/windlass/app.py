@@ -38,13 +38,12 @@ from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.opening import open_source
 from windlass.store.base import Object, Store, StoreError
 from windlass.store.lock import FolderLock
-from windlass.store.sqlite import SqliteStore
+from windlass.store.sqlite import DATABASE, SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Adapter
 from windlass_schemas import Key
 
-DATABASE = "windlass.db"
 LOCK = "windlass.lock"
 ENDPOINT = "daemon.json"
 """In the state folder: where the daemon that runs on it answers."""
