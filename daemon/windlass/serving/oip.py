@@ -229,10 +229,10 @@ def _input(entry: Mapping[str, object], spec: TensorSpec, tail: memoryview) -> t
         raise OipError(f"{where}: shared memory is not offered; send the data in the body")
     size = parameters.get("binary_data_size")
     if size is None:
-        if "data" not in entry:
+        if entry.get("data") is None:
             raise OipError(f'{where}: the member "data" is missing; the model takes {spec}')
         return from_json(entry["data"], datatype, shape), 0
-    if "data" in entry:
+    if entry.get("data") is not None:
         raise OipError(f'{where}: has both "data" and binary_data_size; send one of them')
     if type(size) is not int or not 0 <= size <= len(tail):
         raise OipError(
