@@ -75,25 +75,20 @@ class Serving:
         self.kill()
         os.close(self._directory)
 
-    def launch(self) -> subprocess.Popen[bytes]:
-        """Start the process without waiting for anything."""
+    def start(self) -> None:
+        """Start the process and wait until it has announced itself."""
         command = [sys.executable, "-m", "windlass.serving", "--state", str(self.state)]
         with (self.state / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 [*command, "--port", str(self._port)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        return self._process
-
-    def start(self) -> None:
-        """Start the process and wait until it has announced itself."""
-        process = self.launch()
         until(
             lambda: process.poll() is not None or self._announced(process.pid),
-            f"the serving process announces itself; its log: {self.log()[-2000:]}",
+            "the serving process announces itself or ends",
             START_BOUND,
         )
         assert process.poll() is None, self.log()

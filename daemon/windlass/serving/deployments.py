@@ -155,7 +155,7 @@ class Deployments:
         self._loads = loads
         self._on_load = on_load
         self._by_name: dict[str, Deployment] = {}
-        self._leaving: dict[tuple[str, str], Deployment] = {}
+        self._leaving: set[Deployment] = set()
         self._running: set[asyncio.Task[None]] = set()
 
     def get(self, name: str) -> Deployment | None:
@@ -193,10 +193,11 @@ class Deployments:
     def delete(self, name: str, uid: str) -> Removal:
         """Take the name away at once and let its requests end. Raises WrongOwnerError."""
         deployment = self._by_name.get(name)
-        if (name, uid) in self._leaving:
-            return "draining"
-        if deployment is None:
-            return "absent"
+        if deployment is None or deployment.owner.uid != uid:
+            if any((each.name, each.owner.uid) == (name, uid) for each in self._leaving):
+                return "draining"
+            if deployment is None:
+                return "absent"
         self._check_owner(deployment, uid)
         del self._by_name[name]
         deployment.pending = None
@@ -204,7 +205,7 @@ class Deployments:
         served, deployment.served = deployment.served, None
         idle = not deployment.loading and (served is None or not served.leases)
         if not idle:
-            self._leaving[name, uid] = deployment
+            self._leaving.add(deployment)
         self._start(self._leave(deployment, served))
         return "gone" if idle else "draining"
 
@@ -263,7 +264,7 @@ class Deployments:
         if deployment.loading:
             deployment.settled.clear()
             await deployment.settled.wait()
-        self._leaving.pop((deployment.name, deployment.owner.uid), None)
+        self._leaving.discard(deployment)
 
     async def _close(self, model: OnnxModel) -> None:
         await asyncio.get_running_loop().run_in_executor(self._loads, model.close)

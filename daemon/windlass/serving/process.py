@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import socket
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -104,9 +103,9 @@ class Folder:
 
     def _write(self, name: str, document: Mapping[str, object]) -> None:
         """Whole or not at all, for whoever reads at the same time."""
-        with tempfile.NamedTemporaryFile("w", dir=self.path, delete=False) as file:
-            json.dump(document, file)
-        Path(file.name).replace(self.path / name)
+        draft = self.path / f".{name}"  # the lock makes this process its only writer
+        draft.write_text(json.dumps(document))
+        draft.replace(self.path / name)
 
 
 def public_socket(host: str, port: int) -> socket.socket:
