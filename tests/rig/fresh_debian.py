@@ -207,11 +207,11 @@ def start(root: Root, what: str) -> Terminal:
         seconds = until(
             lambda: predicted(root) or terminal.ended(), INSTALL_SECONDS, "a prediction"
         )
-        answer = predicted(root)
-        if answer.get("label") not in ([0], [1], [2]):
-            raise FreshError(f"no wine class in {answer}")
     except FreshError as error:
         raise FreshError(f"{error}\n{terminal.text}") from None
+    answer = predicted(root)
+    if answer.get("label") not in ([0], [1], [2]):
+        raise FreshError(f"no wine class in {answer}\n{terminal.text}")
     say(f"{what}: {seconds:.1f} s from `make run` to the first prediction, {answer}")
     return terminal
 
@@ -267,8 +267,56 @@ def check_machine() -> None:
 
 
 def live(root: Root) -> None:
-    """The README, from top to bottom."""
-    raise NotImplementedError
+    """The README, from top to bottom, and a `kill -9` of the daemon."""
+    terminal = start(root, "cold (packages are downloaded)")
+    runs = count_runs(root)
+
+    took = change(
+        root, "sed -i 's/regularization: 1.0/regularization: 10.0/' %s", "Regularize more"
+    )
+    say(f"edit: the other model answered {took:.1f} s after the commit")
+    took = change(root, "git revert --no-edit HEAD # %s", "")
+    say(f"revert: the first model answered {took:.1f} s after the commit")
+    expect_runs(root, runs + 1, "one for the edit and none for the revert")
+
+    stop(terminal)
+    terminal = start(root, "second start")
+    expect_runs(root, runs + 1, "a second start trains nothing")
+
+    daemon = [pid for pid in root.processes() if is_daemon(pid)]
+    os.kill(daemon[0], signal.SIGKILL)
+    until(terminal.ended, 10, "`make run` ended after kill -9 of the daemon")
+    if not predicted(root):
+        raise FreshError("nobody answers after kill -9 of the daemon")
+    say("kill -9 of the daemon: predictions go on without it")
+    stop(start(root, "start after kill -9"))
+    expect_runs(root, runs + 1, "kill -9 caused no run")
+
+
+def change(root: Root, edit: str, message: str) -> float:
+    """Edit and commit; the seconds until another class is answered."""
+    before = predicted(root)["label"]
+    root.run(edit % "specs/quickstart/wine.yaml")
+    if message:
+        root.run(f"git commit --quiet --all --message '{message}'")
+    return until(lambda: predicted(root).get("label", before) != before, STORY_SECONDS, "a swap")
+
+
+def count_runs(root: Root) -> int:
+    """How many runs there have ever been."""
+    return len(list((root.path / CLONE.lstrip("/")).glob(".windlass/**/runs/*/run.json")))
+
+
+def expect_runs(root: Root, count: int, why: str) -> None:
+    """Count again."""
+    if count_runs(root) != count:
+        raise FreshError(f"{count_runs(root)} runs, expected {count}: {why}")
+    say(f"runs: {count} ({why})")
+
+
+def is_daemon(pid: int) -> bool:
+    """Whether that process is `windlass up`."""
+    return b"windlass\0up\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 if __name__ == "__main__":
