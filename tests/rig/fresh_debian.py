@@ -34,6 +34,11 @@ HOME = "/home/newcomer"
 CLONE = f"{HOME}/windlass"
 USER = "1000:1000"
 CURL = "curl -s localhost:8701/v2/models/wine/infer -d @specs/quickstart/request.json"
+EDIT = (
+    "sed -i 's/regularization: 1.0/regularization: 10.0/' specs/quickstart/wine.yaml"
+    " && git commit --quiet --all --message 'Regularize more'"
+)
+REVERT = "git revert --no-edit HEAD"
 PORTS = (8700, 8701)
 INSTALL_SECONDS = 600
 STORY_SECONDS = 60
@@ -275,8 +280,8 @@ def live(root: Root) -> None:
         root, "sed -i 's/regularization: 1.0/regularization: 10.0/' %s", "Regularize more"
     )
     say(f"edit: the other model answered {took:.1f} s after the commit")
-    took = change(root, "git revert --no-edit HEAD # %s", "")
-    say(f"revert: the first model answered {took:.1f} s after the commit")
+    say(f"edit: the other model answered {change(root, EDIT):.1f} s after the commit")
+    say(f"revert: the first model answered {change(root, REVERT):.1f} s after the commit")
     expect_runs(root, runs + 1, "one for the edit and none for the revert")
 
     stop(terminal)
@@ -293,12 +298,10 @@ def live(root: Root) -> None:
     expect_runs(root, runs + 1, "kill -9 caused no run")
 
 
-def change(root: Root, edit: str, message: str) -> float:
-    """Edit and commit; the seconds until another class is answered."""
+def change(root: Root, shell: str) -> float:
+    """Commit something; the seconds until another class is answered."""
     before = predicted(root)["label"]
-    root.run(edit % "specs/quickstart/wine.yaml")
-    if message:
-        root.run(f"git commit --quiet --all --message '{message}'")
+    root.run(shell)
     return until(lambda: predicted(root).get("label", before) != before, STORY_SECONDS, "a swap")
 
 

@@ -57,7 +57,8 @@ def test_each_yaml_block_is_a_valid_spec(place: str, text: str) -> None:
 def test_each_kind_has_a_page_with_a_heading_for_each_field() -> None:
     """A new field without a word about it does not pass."""
     assert set(SPECS) == set(KINDS)
-    for name, model in {**SPECS, "Policy": Policy}.items():
+    models: dict[str, type[BaseModel]] = {**SPECS, "Policy": Policy}
+    for name, model in models.items():
         text = (ROOT / f"docs/kinds/{name.lower()}.md").read_text()
         fields = {info.alias for info in model.model_fields.values()}
         headings = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
