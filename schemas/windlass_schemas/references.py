@@ -17,6 +17,9 @@ class Reference(NamedTuple):
     output: str | None = None
     """Which of its outputs is taken; None where only its being Ready matters."""
 
+    condition: str = "Ready"
+    """What must hold of the other object at its current generation."""
+
     @property
     def slot(self) -> str:
         """The name under which the resolved artifact reaches the adapter."""

@@ -29,7 +29,7 @@ KINDS: Mapping[str, type[Target] | type[Model] | type[Deployment] | type[Job]] =
 _ADAPTER: TypeAdapter[Resource] = TypeAdapter(Resource)
 
 
-def parse_resource(document: JsonValue) -> Resource:
+def parse_resource(document: object) -> Resource:
     """Read one document strictly, camelCase names only. Raises pydantic.ValidationError."""
     return _ADAPTER.validate_python(document, by_alias=True, by_name=False)
 
@@ -51,7 +51,7 @@ def references_of(resource: Resource) -> tuple[Reference, ...]:
     """Everything that must be Ready first: the spec's own references and ``policy.dependsOn``."""
     named = resource.spec.references(resource.metadata.namespace)
     extra = tuple(
-        Reference(dependency.key, f"policy.dependsOn[{i}]")
+        Reference(dependency.key, f"policy.dependsOn[{i}].ref", condition=dependency.condition)
         for i, dependency in enumerate(resource.policy.depends_on)
     )
     return named + extra

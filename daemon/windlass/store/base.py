@@ -207,6 +207,8 @@ class Object:
     hold: Hold | None = None
     seq: int = 0
     """Number of the last event of this object."""
+    author: str = ""
+    """Who declared this generation."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,110 @@
+"""Route for a run's output, as it is kept by the backend; followed while the run goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from windlass.api.live import LiveResponse, Write
+from windlass.api.objects import ObjectKey, find
+from windlass.api.problems import ProblemError
+from windlass.api.runtime import Runtime
+from windlass.api.views import Problem
+from windlass.store.base import ExternalRecord, Object, RecordState
+from windlass_adapters.base import AdapterError, External, LogChunk, ReadsLogs, TransientError
+
+Stream = Literal["stdout", "stderr"]
+POLL = 0.3
+"""Seconds between two looks at a log that is still growing."""
+PATIENCE = 100
+"""Failed looks in a row before a followed log is given up."""
+
+
+def latest_run(found: Object) -> ExternalRecord | None:
+    """The newest run of an object; of an object without runs, the newest thing that it holds."""
+    records = [r for r in found.externals if r.state is not RecordState.GONE]
+    runs = [r for r in records if r.wanted.completes] or records
+    started = [r for r in runs if r.state is not RecordState.INTENDED] or runs
+    return max(started, key=lambda r: (r.generation, r.attempt), default=None)
+
+
+class RunLog:
+    """One stream of one run."""
+
+    def __init__(self, adapter: ReadsLogs, external: External, stream: Stream) -> None:
+        self._adapter = adapter
+        self._external = external
+        self._stream: Stream = stream
+
+    async def read(self, offset: int) -> LogChunk:
+        """A piece of it. Raises AdapterError or TimeoutError."""
+        async with asyncio.timeout(30):
+            return await self._adapter.read_log(self._external, self._stream, offset)
+
+    async def write(self, first: LogChunk, follow: bool, write: Write) -> None:
+        """Everything from the first piece on; while the run goes on too, if followed."""
+        chunk, failures = first, 0
+        while True:
+            if chunk.data:
+                await write(chunk.data)
+            elif chunk.complete or not follow:
+                return
+            else:
+                await asyncio.sleep(POLL)
+            try:
+                chunk = await self.read(chunk.next_offset)
+                failures = 0
+            except (AdapterError, TimeoutError) as error:
+                failures += 1
+                passing = isinstance(error, TransientError | TimeoutError) and follow
+                if not passing or failures > PATIENCE:
+                    await write(f"\nwindlass: the log ends here: {error}\n".encode())
+                    return
+                chunk = LogChunk(b"", chunk.next_offset, complete=False)
+
+
+def routes(runtime: Runtime, closing: asyncio.Event) -> APIRouter:
+    """``/api/v1/objects/{kind}/{namespace}/{name}/logs``."""
+    router = APIRouter(prefix="/api/v1", tags=["objects"])
+
+    @router.get(
+        "/objects/{kind}/{namespace}/{name}/logs",
+        response_class=Response,
+        responses={
+            200: {"content": {"text/plain": {}}, "description": "The bytes as written."},
+            404: {"model": Problem},
+            409: {"model": Problem},
+            503: {"model": Problem},
+        },
+    )
+    async def read_logs(
+        key: ObjectKey, stream: Stream = "stdout", follow: bool = False
+    ) -> LiveResponse:
+        """Output of the latest run."""
+        found = await find(runtime, key)
+        record = latest_run(found)
+        if record is None:
+            ready = found.status.condition("Ready")
+            why = f": {ready.message}" if ready and ready.message else ""
+            raise ProblemError(
+                404, f"{key.short} has not run yet{why}", f"windlass describe {key.short}"
+            )
+        adapter = await runtime.adapter(found)
+        if not isinstance(adapter, ReadsLogs):
+            raise ProblemError(
+                409,
+                f"the target of {key.short} keeps no logs that can be read from here",
+                "look for them in the backend itself",
+            )
+        log = RunLog(adapter, record.external, stream)
+        first = await log.read(0)  # before the response starts, so that a refusal has its status
+
+        async def produce(write: Write) -> None:
+            await log.write(first, follow, write)
+
+        return LiveResponse(produce, closing=closing, media_type="text/plain; charset=utf-8")
+
+    return router

@@ -1,0 +1,305 @@
+"""Every command's words and flags. What a command does is in the module that it imports, late."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from windlass.cli.failure import ExitCode, Failure
+
+app = typer.Typer(
+    name="windlass",
+    help="GitOps for machine-learning models and jobs: commit a spec, get it run and served.",
+    epilog="Exit codes: 0 well, 1 error, 2 plan has changes, 3 no daemon, 124 time is over.",
+    # Boxes are for people; a program that reads the help gets plain lines.
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Server = Annotated[
+    str,
+    typer.Option("--server", envvar="WINDLASS_SERVER", help="Where the daemon answers."),
+]
+SERVER = "http://127.0.0.1:8700"
+Name = Annotated[str, typer.Argument(metavar="KIND/NAME", help="Or KIND/NAMESPACE/NAME.")]
+State = Annotated[
+    Path | None, typer.Option("--state", help="The state folder.  [default: .windlass]")
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+JsonOutput = Annotated[Literal["json"] | None, typer.Option("-o", "--output", help="For programs.")]
+Worktree = Annotated[
+    bool, typer.Option("--worktree", help="Follow the saved files instead of the commits.")
+]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code. Whatever goes wrong is said in two lines, never more."""
+    try:
+        code = app(args=list(arguments) or ["--help"], prog_name="windlass", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or ExitCode.OK)
+    except Failure as failure:
+        _show(failure.error, failure.hint)
+        return failure.code
+    except typer.TyperException as error:
+        command = next((word for word in arguments if not word.startswith("-")), "")
+        _show(error.format_message(), f"windlass {command} --help".replace("  ", " "))
+        return ExitCode.ERROR
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough. Nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.ERROR
+    except Exception as error:
+        if os.environ.get("WINDLASS_DEBUG"):
+            raise
+        _show(
+            f"a fault in Windlass itself ({type(error).__name__}: {error})",
+            "please report it; WINDLASS_DEBUG=1 shows where it happened",
+        )
+        return ExitCode.ERROR
+
+
+def _show(error: str, hint: str) -> None:
+    from windlass.cli.terminal import show_failure
+
+    with contextlib.suppress(BrokenPipeError):
+        show_failure(error, hint)
+
+
+@app.command()
+def up(
+    path: Annotated[Path, typer.Argument(help="A folder with specs.")],
+    worktree: Worktree = False,
+    state: State = None,
+    api_host: Annotated[
+        str | None, typer.Option(help="Address of the API.  [default: 127.0.0.1]")
+    ] = None,
+    api_port: Annotated[
+        int | None, typer.Option(help="Port of the API; 0 takes a free one.  [default: 8700]")
+    ] = None,
+    serving_port: Annotated[
+        int | None, typer.Option(help="Port of the models; 0 takes a free one.  [default: 8701]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Objects worked on at once.  [default: 32]")
+    ] = None,
+) -> int:
+    """Start the daemon: follow the specs at PATH and make them so. Ctrl-C stops it."""
+    from windlass.cli.running import up
+
+    flags = {"api_host": api_host, "api_port": api_port, "serving_port": serving_port}
+    return up(path, worktree, {"state": state, "workers": workers, **flags})
+
+
+@app.command()
+def validate(
+    path: Annotated[Path, typer.Argument(help="A folder with specs.")] = Path(),
+    as_json: Json = False,
+) -> int:
+    """Check specs and print every fault as file:line:column. Needs no daemon."""
+    from windlass.cli.specs import validate
+
+    return validate(path, as_json)
+
+
+@app.command()
+def plan(
+    path: Annotated[
+        Path | None, typer.Argument(help="A folder with specs; without it, what is declared now.")
+    ] = None,
+    worktree: Worktree = False,
+    state: State = None,
+    as_json: Json = False,
+) -> int:
+    """Show what would happen. Exit code 0: nothing, 2: changes, 1: error. Needs no daemon."""
+    from windlass.cli.specs import plan
+
+    return plan(path, worktree, state, as_json)
+
+
+@app.command()
+def get(
+    selector: Annotated[str | None, typer.Argument(metavar="[KIND[/NAME]]")] = None,
+    namespace: Annotated[str | None, typer.Option("-n", "--namespace")] = None,
+    output: Annotated[
+        Literal["wide", "json", "yaml"] | None, typer.Option("-o", "--output")
+    ] = None,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with each change.")] = False,
+    server: Server = SERVER,
+) -> None:
+    """List objects and how they are."""
+    from windlass.cli.looking import get
+
+    get(server, selector, namespace, output, watch)
+
+
+@app.command()
+def describe(name: Name, server: Server = SERVER) -> None:
+    """Show everything about one object."""
+    from windlass.cli.looking import describe
+
+    describe(server, name)
+
+
+@app.command()
+def events(
+    name: Annotated[str | None, typer.Argument(metavar="[KIND/NAME]")] = None,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with each new one.")] = False,
+    tail: Annotated[
+        int | None, typer.Option(min=0, help="Only the newest so many.  [default: all; 10 with -w]")
+    ] = None,
+    output: JsonOutput = None,
+    server: Server = SERVER,
+) -> None:
+    """List the events: every change of a condition."""
+    from windlass.cli.looking import events
+
+    events(server, name, watch, tail, output)
+
+
+@app.command()
+def history(
+    name: Name,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many entries.")] = 50,
+    output: JsonOutput = None,
+    server: Server = SERVER,
+) -> None:
+    """List who did what to an object, newest first."""
+    from windlass.cli.looking import history
+
+    history(server, name, limit, output)
+
+
+@app.command()
+def logs(
+    name: Name,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it ends.")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Standard error instead.")] = False,
+    server: Server = SERVER,
+) -> None:
+    """Print the output of the latest run."""
+    from windlass.cli.looking import logs
+
+    logs(server, name, follow, "stderr" if stderr else "stdout")
+
+
+@app.command()
+def wait(
+    name: Name,
+    condition: Annotated[
+        str, typer.Option("--for", help="Ready, Succeeded, Stalled, Reconciling or Deleted.")
+    ] = "Ready",
+    timeout: Annotated[str, typer.Option(help="For example 90s or 1h30m.")] = "10m",
+    revision: Annotated[
+        str, typer.Option(help="Wait for this commit first; its first characters are enough.")
+    ] = "",
+    server: Server = SERVER,
+) -> None:
+    """Wait for a condition. Exit code 1 at once when it is Stalled, 124 when the time is over."""
+    from windlass.cli.waiting import wait
+
+    wait(server, name, condition, timeout, revision)
+
+
+@app.command()
+def infer(
+    name: Annotated[str, typer.Argument(help="The Deployment: NAME, or NAMESPACE.NAME.")],
+    data: Annotated[
+        str, typer.Option("-d", "--data", metavar="JSON|@FILE|-", help="The request, or where.")
+    ],
+    server: Server = SERVER,
+) -> None:
+    """Ask a served model: one Open Inference Protocol request."""
+    from windlass.cli.asking import infer
+
+    infer(server, name, data)
+
+
+@app.command()
+def sync(
+    name: Name,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when it was done.")] = False,
+    timeout: Annotated[str, typer.Option(help="How long to wait.")] = "5m",
+    server: Server = SERVER,
+) -> None:
+    """Look at an object now; one that failed gets another try."""
+    from windlass.cli.asking import sync
+
+    sync(server, name, wait, timeout)
+
+
+@app.command()
+def suspend(
+    name: Name,
+    reason: Annotated[str, typer.Option("--reason", help="For those who find it so.")],
+    server: Server = SERVER,
+) -> None:
+    """Stop acting on an object; observing goes on."""
+    from windlass.cli.asking import suspend
+
+    suspend(server, name, reason)
+
+
+@app.command()
+def resume(name: Name, server: Server = SERVER) -> None:
+    """Act on a suspended object again."""
+    from windlass.cli.asking import resume
+
+    resume(server, name)
+
+
+@app.command()
+def delete(name: Name, server: Server = SERVER) -> None:
+    """Delete an object whose document is gone."""
+    from windlass.cli.asking import delete
+
+    delete(server, name)
+
+
+@app.command()
+def approve(
+    revision: Annotated[str, typer.Argument(help="Its first characters are enough.")],
+    server: Server = SERVER,
+) -> None:
+    """Let a revision delete as much as it wants to."""
+    from windlass.cli.asking import approve
+
+    approve(server, revision)
+
+
+@app.command()
+def schema(
+    kind: Annotated[str | None, typer.Argument(help="One kind; all, when absent.")] = None,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write all schemas as files there.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of the specs, for editors."""
+    from windlass.cli.specs import schema
+
+    schema(kind, write)
+
+
+@app.command()
+def doctor(state: State = None, as_json: Json = False, server: Server = SERVER) -> int:
+    """Check this machine and the daemon; each line says what to do."""
+    from windlass.cli.doctor import doctor
+
+    return doctor(server, state, as_json)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version
+
+    typer.echo(f"windlass {version('windlass')}")

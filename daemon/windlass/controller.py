@@ -1,0 +1,244 @@
+"""The tasks of a daemon: sources feed the queue, workers run passes, the relay empties the outbox.
+
+Every task has a parent here. A source that breaks ends the daemon; a pass that breaks does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from windlass.bus.base import Bus
+from windlass.clock import Clock
+from windlass.reconciler import Reconciler
+from windlass.sources.base import Source, SourceUnavailableError
+from windlass.store.base import Applied, LeaseLostError, Snapshot, Store, StoreError
+from windlass.targets import Targets
+from windlass.workqueue import Priority, QueueClosed, WorkQueue
+from windlass_schemas import Key, Resource, Target, key_of
+
+STORE_RETRY = 5.0
+"""Seconds until a write is tried again that the store did not take."""
+RELAY_INTERVAL = 5.0
+"""Seconds after which the outbox is read although nothing has said that it has grown."""
+NOTES_INTERVAL = 2.0
+"""Seconds between two looks at what sources have to tell people."""
+DEFAULT_LANE_BOUND = 8
+"""How many objects of a target that is not open yet may be worked on at once."""
+
+_log = structlog.get_logger("windlass.controller")
+
+
+class Lanes:
+    """Which target each key is on, so that one that hangs holds up only its own."""
+
+    def __init__(self, targets: Targets) -> None:
+        self._targets = targets
+        self._lanes: dict[Key, str] = {}
+
+    def put(self, resource: Resource) -> None:
+        """Take note of where a resource is to run."""
+        metadata = resource.metadata
+        target = metadata.name if isinstance(resource, Target) else resource.spec.target
+        self._lanes[key_of(resource)] = f"{metadata.namespace}/{target}"
+
+    def __call__(self, key: Key) -> tuple[str, int]:
+        lane = self._lanes.get(key, "")
+        capabilities = self._targets.capabilities(lane)
+        return lane, capabilities.max_concurrent if capabilities else DEFAULT_LANE_BOUND
+
+
+class Controller:
+    """Runs until told to stop, then stops in order: sources, queue, a bounded grace, relay."""
+
+    def __init__(
+        self,
+        store: Store,
+        reconciler: Reconciler,
+        targets: Targets,
+        sources: Sequence[Source],
+        bus: Bus,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._reconciler = reconciler
+        self._sources = sources
+        self._bus = bus
+        self._clock = clock
+        self._lanes = Lanes(targets)
+        self.queue = WorkQueue(self._lanes)
+        self._outbox_grew = asyncio.Event()
+        self.source_errors: dict[str, str] = {}
+        """By source id: why it cannot be read at the moment."""
+
+    async def run(self, stop: asyncio.Event, workers: int, grace: float) -> None:
+        """Run ``workers`` workers until ``stop`` is set; passes under way get ``grace`` seconds."""
+        await self._enqueue_all()
+        async with asyncio.TaskGroup() as group:
+            feeding = [group.create_task(self._follow(source)) for source in self._sources]
+            feeding.append(group.create_task(self._tell_notes()))
+            working = [group.create_task(self._work()) for _ in range(workers)]
+            relay = group.create_task(self._relay())
+            await stop.wait()
+            await _cancel(feeding)
+            self.queue.close()
+            await asyncio.wait(working, timeout=grace)
+            await _cancel(working)
+            await _cancel([relay])
+
+    def enqueue(self, keys: Iterable[Key]) -> None:
+        """Look at these now: somebody asked."""
+        self.queue.add_all(keys, Priority.EDIT)
+
+    # -- hops 1 to 3 ------------------------------------------------------------------------------
+
+    async def _enqueue_all(self) -> None:
+        """Everything that is declared is looked at once at a start."""
+        for object_ in await self._store.list():
+            self._lanes.put(object_.resource)
+            self.queue.add(object_.key, Priority.RESYNC)
+
+    async def _follow(self, source: Source) -> None:
+        async for item in source.snapshots():
+            if isinstance(item, SourceUnavailableError):
+                await self._lose(source, str(item))
+            else:
+                await self._take(item)
+
+    async def _lose(self, source: Source, error: str) -> None:
+        _log.error("source cannot be read; nothing is removed", source=source.id, error=error)
+        self.source_errors[source.id] = error
+        try:
+            await self._store.fail_source(source.id, error, self._clock())
+        except StoreError as store_error:
+            _log.error("source state not written", error=str(store_error))
+
+    async def _take(self, snapshot: Snapshot) -> None:
+        """Write a snapshot, however long the store refuses it; a newer one comes after it."""
+        for document in snapshot.documents:
+            self._lanes.put(document.resource)
+        applied = await self._apply(snapshot)
+        self.source_errors.pop(snapshot.source, None)
+        self.queue.add_all(await self._with_dependents(applied.changed), Priority.EDIT)
+        _announce(snapshot, applied)
+
+    async def _apply(self, snapshot: Snapshot) -> Applied:
+        while True:
+            try:
+                return await self._store.apply(snapshot, self._clock())
+            except LeaseLostError:
+                raise
+            except StoreError as error:
+                _log.error("revision not written; trying again", error=str(error))
+            await asyncio.sleep(STORE_RETRY)
+
+    async def _with_dependents(self, keys: Iterable[Key]) -> list[Key]:
+        """These, and all that stand on them, nearest first."""
+        found = dict.fromkeys(keys)
+        waiting = list(found)
+        for key in waiting:
+            for dependent in await self._store.dependents(key):
+                if dependent not in found:
+                    found[dependent] = None
+                    waiting.append(dependent)
+        return list(found)
+
+    async def _tell_notes(self) -> None:
+        told: tuple[str, ...] = ()
+        while True:
+            notes = tuple(note for source in self._sources for note in source.notes())
+            for note in notes:
+                if note not in told:
+                    _log.warning(note)
+            told = notes
+            await asyncio.sleep(NOTES_INTERVAL)
+
+    # -- hops 4 to 8 ------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                key = await self.queue.take()
+            except QueueClosed:
+                return
+            try:
+                await self._pass(key)
+            finally:
+                self.queue.done(key)
+
+    async def _pass(self, key: Key) -> None:
+        try:
+            result = await self._reconciler.reconcile(key)
+        except LeaseLostError as error:
+            _log.warning("pass overtaken; looking again", key=str(key), error=str(error))
+            self.queue.add_after(key, 1.0, Priority.FOLLOW_UP)
+            return
+        except StoreError as error:
+            _log.error("outcome not written; looking again", key=str(key), error=str(error))
+            self.queue.add_after(key, STORE_RETRY, Priority.FOLLOW_UP)
+            return
+        if result.changed:
+            self._outbox_grew.set()
+            self.queue.add_all(await self._store.dependents(key), Priority.FOLLOW_UP)
+            self.queue.add_all(result.wake, Priority.FOLLOW_UP)
+        if result.requeue_after is None:
+            return
+        if result.requeue_after == 0:
+            self.queue.add(key, Priority.FOLLOW_UP)
+        else:
+            priority = Priority.RESYNC if result.label == "success" else Priority.FOLLOW_UP
+            self.queue.add_after(key, result.requeue_after, priority)
+
+    async def _relay(self) -> None:
+        """Publish what the outbox holds, in order, and only then mark it. At least once."""
+        while True:
+            self._outbox_grew.clear()
+            try:
+                await self._publish_all()
+            except OSError as error:
+                _log.warning("bus is away; events wait in the outbox", error=str(error))
+            except StoreError as error:
+                _log.warning("outbox not read; trying again", error=str(error))
+            try:
+                async with asyncio.timeout(RELAY_INTERVAL):
+                    await self._outbox_grew.wait()
+            except TimeoutError:
+                continue
+
+    async def _publish_all(self) -> None:
+        while batch := await self._store.unpublished(100):
+            for _, event in batch:
+                await self._bus.publish(event)
+            await self._store.published([position for position, _ in batch], self._clock())
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for running in tasks:
+        running.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+def _announce(snapshot: Snapshot, applied: Applied) -> None:
+    """Tell people what a revision did, and each thing that is wrong with it."""
+    for fault in snapshot.faults:
+        _log.error(str(fault))
+    for key, owner in applied.conflicts.items():
+        _log.error("declared by two sources; the first keeps it", key=str(key), owner=owner)
+    if applied.blocked:
+        _log.error(
+            "this revision would remove too much at once; look, then: windlass approve REVISION",
+            revision=snapshot.revision,
+            objects=[str(key) for key in applied.blocked],
+        )
+    _log.info(
+        "revision taken over",
+        revision=snapshot.revision[:12],
+        author=snapshot.author,
+        objects=len(snapshot.documents),
+        changed=len(applied.changed),
+        removing=len(applied.pruning),
+        faults=len(snapshot.faults),
+    )

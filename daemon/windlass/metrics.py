@@ -1,0 +1,149 @@
+"""Numbers for Prometheus, under the names that controller-runtime made common.
+
+Beside the eight hops: the workqueue (3), the reconciler (4 to 8) and the bus (8) count here, and
+``GET /metrics`` renders it. The composition root builds one ``Metrics``; nothing is global.
+No metric carries an object's name, so that the number of series does not grow with the objects.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from datetime import datetime
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+from windlass.store.base import Store
+
+_SHORT = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
+"""Buckets for queueing and passes, in seconds."""
+_LONG = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
+"""Buckets for reaching Ready, in seconds."""
+
+
+class WorkqueueMetrics:
+    """How the workqueue does. All times in seconds."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        prefix = "windlass_workqueue_"
+        self.depth = Gauge(f"{prefix}depth", "Keys that wait.", registry=registry)
+        self.adds = Counter(f"{prefix}adds", "Keys added.", registry=registry)
+        self.queue_duration = Histogram(
+            f"{prefix}queue_duration_seconds",
+            "How long a key waits before a worker takes it.",
+            buckets=_SHORT,
+            registry=registry,
+        )
+        self.work_duration = Histogram(
+            f"{prefix}work_duration_seconds",
+            "How long a worker holds a key.",
+            buckets=_SHORT,
+            registry=registry,
+        )
+        self.unfinished_work = Gauge(
+            f"{prefix}unfinished_work_seconds",
+            "Time spent so far on keys in work, summed.",
+            registry=registry,
+        )
+        self.longest_running = Gauge(
+            f"{prefix}longest_running_processor_seconds",
+            "Time spent so far on the key that has been in work longest.",
+            registry=registry,
+        )
+        self.retries = Counter(f"{prefix}retries", "Keys added after a failure.", registry=registry)
+
+
+class ReconcileMetrics:
+    """How the passes go. All times in seconds."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        prefix = "windlass_reconcile_"
+        self.total = Counter(
+            "windlass_reconcile",
+            "Passes by result: success, error, requeue, requeue_after.",
+            ["result"],
+            registry=registry,
+        )
+        self.errors = Counter(f"{prefix}errors", "Passes that failed.", registry=registry)
+        self.terminal_errors = Counter(
+            "windlass_terminal_reconcile_errors",
+            "Passes that failed in a way that no retry helps.",
+            registry=registry,
+        )
+        self.time = Histogram(
+            f"{prefix}time_seconds", "How long a pass takes.", buckets=_SHORT, registry=registry
+        )
+        self.max_concurrent = Gauge(
+            "windlass_max_concurrent_reconciles", "Workers there are.", registry=registry
+        )
+        self.active_workers = Gauge(
+            "windlass_active_workers", "Workers that are busy.", registry=registry
+        )
+        self.time_to_ready = Histogram(
+            "windlass_time_to_ready_seconds",
+            "From a new generation to Ready.",
+            buckets=_LONG,
+            registry=registry,
+        )
+        self.drift = Counter(
+            "windlass_drift", "Times a backend was found changed from outside.", registry=registry
+        )
+        self.backend_calls = Counter(
+            "windlass_backend_calls",
+            "Calls to adapters: ok, transient, waiting, terminal or ambiguous.",
+            ["op", "class"],
+            registry=registry,
+        )
+
+
+class Metrics:
+    """All metrics of one daemon, on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.workqueue = WorkqueueMetrics(self.registry)
+        self.reconcile = ReconcileMetrics(self.registry)
+        self.outbox_lag = Gauge(
+            "windlass_outbox_lag_seconds",
+            "Age of the oldest event that the bus has not confirmed.",
+            registry=self.registry,
+        )
+        self.objects = Gauge(
+            "windlass_objects",
+            "Objects by kind and Ready: True, False, Unknown.",
+            ["kind", "ready"],
+            registry=self.registry,
+        )
+        self.suspended_objects = Gauge(
+            "windlass_suspended_objects", "Objects that are suspended.", registry=self.registry
+        )
+        self.source_faults = Gauge(
+            "windlass_source_faults", "Faults in the newest documents.", registry=self.registry
+        )
+        ProcessCollector(registry=self.registry)
+
+    async def refresh(self, store: Store, now: datetime) -> None:
+        """Count again what the store knows. Raises StoreError."""
+        objects = await store.list()
+        ready: Tally[tuple[str, str]] = Tally()
+        for found in objects:
+            condition = found.status.condition("Ready")
+            ready[found.key.kind, condition.status if condition else "Unknown"] += 1
+        self.objects.clear()
+        for (kind, status), count in ready.items():
+            self.objects.labels(kind, status).set(count)
+        self.suspended_objects.set(sum(found.status.health == "Suspended" for found in objects))
+        self.source_faults.set(sum(len(source.faults) for source in await store.sources()))
+        waiting = await store.unpublished(1)
+        lag = (now - waiting[0][1].time).total_seconds() if waiting else 0.0
+        self.outbox_lag.set(max(lag, 0.0))
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)

@@ -1,0 +1,145 @@
+"""Values to database rows and back, the same for every database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from pydantic import TypeAdapter
+
+from windlass.store.base import Entry, ExternalRecord, Hold, Object, SourceState
+from windlass.store.takeover import Declared
+from windlass_schemas import Artifact, CloudEvent, Key, Resource, Status, parse_resource
+
+Row = Mapping[str, str | int | None]
+
+_RECORD = TypeAdapter(ExternalRecord)
+_HOLD = TypeAdapter(Hold)
+_ENTRY = TypeAdapter(Entry)
+_FILES = TypeAdapter(dict[str, Artifact])
+_LINES = TypeAdapter(tuple[str, ...])
+
+
+def text(row: Row, column: str) -> str:
+    """A column that is never NULL."""
+    value = row[column]
+    assert isinstance(value, str), column
+    return value
+
+
+def number(row: Row, column: str) -> int:
+    """A column that is never NULL."""
+    value = row[column]
+    assert isinstance(value, int), column
+    return value
+
+
+def optional_text(row: Row, column: str) -> str | None:
+    """A column that may be NULL."""
+    return None if row[column] is None else text(row, column)
+
+
+def time_text(value: datetime) -> str:
+    """ISO 8601 in UTC."""
+    return value.astimezone(UTC).isoformat()
+
+
+@lru_cache(maxsize=4096)
+def _resource(document: str) -> Resource:
+    return parse_resource(json.loads(document))
+
+
+def declared_of(row: Row) -> Declared:
+    """A desired row, as far as a takeover needs it."""
+    document = text(row, "resource")
+    policy = json.loads(document).get("policy", {})
+    return Declared(
+        key=Key.parse(text(row, "key")),
+        source=text(row, "source"),
+        digest=text(row, "digest"),
+        resource=document,
+        prune_policy=policy.get("prune", "auto"),
+        path=text(row, "path"),
+        line=number(row, "line"),
+        deleting=row["deleting_since"] is not None,
+        prune=text(row, "prune"),
+        faults=_LINES.validate_json(text(row, "faults")),
+        conflict=text(row, "conflict"),
+    )
+
+
+def object_of(row: Row, records: Sequence[ExternalRecord]) -> Object:
+    """A joined row of desired and object, with the records of its externals."""
+    deleting, hold = optional_text(row, "deleting_since"), optional_text(row, "hold")
+    status = optional_text(row, "status")
+    return Object(
+        key=Key.parse(text(row, "key")),
+        uid=text(row, "uid"),
+        generation=number(row, "generation"),
+        digest=text(row, "digest"),
+        resource=_resource(text(row, "resource")),
+        files=_FILES.validate_json(text(row, "files")),
+        source=text(row, "source"),
+        revision=text(row, "revision"),
+        author=text(row, "author"),
+        path=text(row, "path"),
+        line=number(row, "line"),
+        created_at=datetime.fromisoformat(text(row, "created_at")),
+        generation_at=datetime.fromisoformat(text(row, "generation_at")),
+        deleting_since=datetime.fromisoformat(deleting) if deleting else None,
+        prune=text(row, "prune"),
+        faults=_LINES.validate_json(text(row, "faults")),
+        conflict=text(row, "conflict"),
+        suspended=text(row, "suspended"),
+        sync_token=optional_text(row, "sync_token"),
+        status=Status.model_validate_json(status) if status else Status(),
+        externals=tuple(records),
+        hold=_HOLD.validate_json(hold) if hold else None,
+        seq=number(row, "seq") if row["seq"] is not None else 0,
+    )
+
+
+def source_of(row: Row) -> SourceState:
+    """A source row."""
+    return SourceState(
+        id=text(row, "id"),
+        revision=text(row, "revision"),
+        faults=_LINES.validate_json(text(row, "faults")),
+        error=text(row, "error"),
+        blocked=tuple(Key.parse(key) for key in _LINES.validate_json(text(row, "blocked"))),
+        updated_at=datetime.fromisoformat(text(row, "updated_at")),
+    )
+
+
+def record_json(record: ExternalRecord) -> str:
+    return _RECORD.dump_json(record).decode()
+
+
+def record_of(document: str) -> ExternalRecord:
+    return _RECORD.validate_json(document)
+
+
+def hold_json(hold: Hold | None) -> str | None:
+    return None if hold is None else _HOLD.dump_json(hold).decode()
+
+
+def entry_json(entry: Entry) -> str:
+    return _ENTRY.dump_json(entry).decode()
+
+
+def entry_of(document: str) -> Entry:
+    return _ENTRY.validate_json(document)
+
+
+def event_of(document: str) -> CloudEvent:
+    return CloudEvent.model_validate_json(document)
+
+
+def files_json(files: Mapping[str, Artifact]) -> str:
+    return _FILES.dump_json(dict(files)).decode()
+
+
+def lines_json(lines: Sequence[str]) -> str:
+    return json.dumps(list(lines))

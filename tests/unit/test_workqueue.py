@@ -1,0 +1,147 @@
+"""The workqueue in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from windlass.workqueue import Priority, QueueClosed, WorkQueue
+from windlass_schemas import Key
+
+pytestmark = [pytest.mark.looptime]
+
+
+def key(name: str) -> Key:
+    return Key("Job", "default", name)
+
+
+def one_lane(bound: int = 64) -> Callable[[Key], tuple[str, int]]:
+    return lambda _: ("only", bound)
+
+
+async def test_a_key_added_many_times_waits_once() -> None:
+    queue = WorkQueue(one_lane())
+    for _ in range(10_000):
+        queue.add(key("a"))
+    assert len(queue) == 1
+    assert await queue.take() == key("a")
+    queue.done(key("a"))
+    assert not queue.holds(key("a"))
+
+
+async def test_adds_during_a_pass_give_exactly_one_more_pass() -> None:
+    queue = WorkQueue(one_lane())
+    queue.add(key("a"))
+    await queue.take()
+    for _ in range(10_000):
+        queue.add(key("a"))
+    assert len(queue) == 0, "never two workers on one key"
+    queue.done(key("a"))
+    assert await queue.take() == key("a")
+    queue.done(key("a"))
+    assert len(queue) == 0
+
+
+async def test_an_edit_goes_before_resyncs_even_when_the_key_waited_as_a_resync() -> None:
+    queue = WorkQueue(one_lane())
+    for name in "abc":
+        queue.add(key(name), Priority.RESYNC)
+    queue.add(key("c"), Priority.EDIT)
+    assert [await queue.take() for _ in "abc"] == [key("c"), key("a"), key("b")]
+
+
+async def test_a_full_lane_holds_up_only_itself() -> None:
+    lanes = {key("hung1"): ("hung", 1), key("hung2"): ("hung", 1), key("ok"): ("fine", 1)}
+    queue = WorkQueue(lanes.__getitem__)
+    queue.add_all(lanes)
+    assert await queue.take() == key("hung1")
+    assert await queue.take() == key("ok")
+    waiting = asyncio.ensure_future(queue.take())
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    queue.done(key("hung1"))
+    assert await waiting == key("hung2")
+
+
+async def test_a_delayed_key_comes_at_its_time_or_earlier_when_added() -> None:
+    loop = asyncio.get_running_loop()
+    queue = WorkQueue(one_lane())
+    queue.add_after(key("a"), 60)
+    queue.add_after(key("b"), 60)
+    assert queue.delayed() == 2
+    queue.add(key("b"))
+    assert await queue.take() == key("b")
+    started = loop.time()
+    assert await queue.take() == key("a")
+    assert loop.time() - started == pytest.approx(60)
+
+
+async def test_closing_wakes_every_taker_and_drops_what_waits() -> None:
+    queue = WorkQueue(one_lane())
+    takers = [asyncio.ensure_future(queue.take()) for _ in range(3)]
+    await asyncio.sleep(0)
+    queue.close()
+    for taker in takers:
+        with pytest.raises(QueueClosed):
+            await taker
+    queue.add(key("late"))
+    with pytest.raises(QueueClosed):
+        await queue.take()
+
+
+async def test_a_cancelled_taker_passes_its_wake_up_on() -> None:
+    queue = WorkQueue(one_lane())
+    first, second = asyncio.ensure_future(queue.take()), asyncio.ensure_future(queue.take())
+    await asyncio.sleep(0)
+    queue.add(key("a"))
+    first.cancel()
+    assert await second == key("a")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(list(Priority))), max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_added_is_worked_on_after_its_last_add_and_never_twice_at_once(
+    adds: list[tuple[str, Priority]],
+) -> None:
+    async def scenario() -> None:
+        queue = WorkQueue(one_lane(2))
+        active: set[Key] = set()
+        last_add: dict[Key, int] = {}
+        last_pass: dict[Key, int] = {}
+        turn = 0
+
+        async def work() -> None:
+            nonlocal turn
+            while True:
+                try:
+                    taken = await queue.take()
+                except QueueClosed:
+                    return
+                assert taken not in active
+                active.add(taken)
+                turn += 1
+                last_pass[taken] = turn
+                await asyncio.sleep(0)
+                active.discard(taken)
+                queue.done(taken)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(work())
+            for name, priority in adds:
+                turn += 1
+                last_add[key(name)] = turn
+                queue.add(key(name), priority)
+                await asyncio.sleep(0)
+            for _ in range(10 * len(adds) + 10):  # enough turns of the loop to empty it
+                await asyncio.sleep(0)
+            assert not len(queue)
+            assert not queue.active
+            queue.close()
+        assert all(last_pass[k] > at for k, at in last_add.items())
+
+    asyncio.run(scenario())
