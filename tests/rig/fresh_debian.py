@@ -275,11 +275,6 @@ def live(root: Root) -> None:
     """The README, from top to bottom, and a `kill -9` of the daemon."""
     terminal = start(root, "cold (packages are downloaded)")
     runs = count_runs(root)
-
-    took = change(
-        root, "sed -i 's/regularization: 1.0/regularization: 10.0/' %s", "Regularize more"
-    )
-    say(f"edit: the other model answered {took:.1f} s after the commit")
     say(f"edit: the other model answered {change(root, EDIT):.1f} s after the commit")
     say(f"revert: the first model answered {change(root, REVERT):.1f} s after the commit")
     expect_runs(root, runs + 1, "one for the edit and none for the revert")
