@@ -60,7 +60,7 @@ async def preview(path: Path | None, *, worktree: bool, settings: Settings) -> S
         registry, metrics = Registry(), Metrics()
         if path is not None:
             check = adapter_check(registry)
-            source = open_source(path, worktree=worktree, keep=hash_only, check=check)
+            source = await open_source(path, worktree=worktree, keep=hash_only, check=check)
             await store.apply(await source.read(), utc_now())
         targets = Targets(
             store,
