@@ -197,10 +197,10 @@ async def test_an_outcome_that_changes_nothing_writes_nothing(store: Store) -> N
     claim = await claimed(store)
     await store.commit(claim, Outcome(Status(sync="Synced")))
     assert isinstance(store, SqliteStore)
-    before = store._connection.total_changes
+    before = store._db.connection.total_changes
     claim = await claimed(store)
     await store.commit(claim, Outcome(claim.object.status, hold=claim.object.hold))
-    assert store._connection.total_changes == before
+    assert store._db.connection.total_changes == before
 
 
 async def test_one_external_has_one_owner(store: Store) -> None:
@@ -311,13 +311,13 @@ async def test_a_file_that_is_no_database_is_refused_with_what_to_do(tmp_path: P
 async def test_a_full_database_says_so_and_loses_nothing(store: Store) -> None:
     assert isinstance(store, SqliteStore)
     await store.apply(snapshot(job()), NOW)
-    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    pages = store._db.connection.execute("PRAGMA page_count").fetchone()[0]
+    store._db.connection.execute(f"PRAGMA max_page_count = {pages}")
     many = [job(f"j{i}") for i in range(2000)]
     with pytest.raises(StoreError, match="make room on the disk"):
         await store.apply(snapshot(job(), *many, revision="r2"), NOW)
     assert [o.key for o in await store.list()] == [TRAIN]
-    store._connection.execute("PRAGMA max_page_count = 1000000")
+    store._db.connection.execute("PRAGMA max_page_count = 1000000")
     await store.apply(snapshot(job(), *many, revision="r2"), NOW)
     assert len(await store.list()) == 2001
 
