@@ -18,5 +18,5 @@ class Bus(Protocol):
         """Hand one event over; returns when it is safe. Raises OSError when the bus is away."""
 
     @abstractmethod
-    def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
-        """Wake-ups after events in this process. Only a hint: read the store for what happened."""
+    def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[int]]:
+        """Numbered wake-ups after events in this process: hints to read the store."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 
 from windlass.bus.base import Bus
 from windlass_schemas import CloudEvent
@@ -21,7 +22,7 @@ class LocalBus(Bus):
             flag.set()
 
     @asynccontextmanager
-    async def subscribe(self) -> AsyncIterator[AsyncIterator[None]]:
+    async def subscribe(self) -> AsyncIterator[AsyncIterator[int]]:
         flag = asyncio.Event()
         flag.set()  # there may be something to read already
         self._flags.add(flag)
@@ -31,8 +32,8 @@ class LocalBus(Bus):
             self._flags.discard(flag)
 
 
-async def _wakeups(flag: asyncio.Event) -> AsyncIterator[None]:
-    while True:
+async def _wakeups(flag: asyncio.Event) -> AsyncIterator[int]:
+    for number in count(1):
         await flag.wait()
         flag.clear()
-        yield
+        yield number

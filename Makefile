@@ -1,0 +1,64 @@
+# Two commands matter: `make run` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+PYTHON_CODE := schemas adapters daemon tests specs
+UV ?= uv
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: run
+run: install ## serve the quickstart: trains a model, answers on 127.0.0.1:8701
+	@exec $(BIN)/windlass up specs/quickstart
+
+.PHONY: install
+install: ## make .venv from the hashed lock, as `make run` does
+	@requirements/install run
+
+.PHONY: test
+test: install-dev lint ## install what the tests need and run everything
+	@$(BIN)/pytest
+
+.PHONY: install-dev
+install-dev:
+	@tests/rig/system-packages
+	@requirements/install dev
+
+.PHONY: lint
+lint: install-dev ## ruff, mypy and the import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(PYTHON_CODE)
+	@$(BIN)/lint-imports
+
+.PHONY: format
+format: install-dev ## mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: bench
+bench: install-dev ## measure: seconds to the first prediction, memory, latencies
+	@for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+.PHONY: test-fresh
+test-fresh: ## the README in a bare Debian root (needs root and debootstrap; takes minutes)
+	@python3 tests/rig/fresh_debian.py
+
+# --universal: one lock for Python 3.11 to 3.13. No header and no index addresses, so that the
+# lock says nothing of the machine that made it. uv keeps the versions that it finds in its output
+# file, so run starts as a copy of dev and ends with the same versions.
+COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links --no-config pyproject.toml
+.PHONY: lock
+lock: ## resolve pyproject.toml into requirements/*.txt (needs uv; UPGRADE=--upgrade for newer)
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pipx install uv"; exit 1; }
+	@$(UV) $(COMPILE) $(UPGRADE) --extra build --extra quickstart --extra dev -o requirements/dev.txt
+	@cp requirements/dev.txt requirements/run.txt
+	@$(UV) $(COMPILE) --extra build --extra quickstart -o requirements/run.txt
+
+.PHONY: clean
+clean: ## remove .venv and caches; .windlass, the state, stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

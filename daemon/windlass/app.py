@@ -1,0 +1,218 @@
+"""The composition root: constructors, signals, the order of starting and stopping; no more.
+
+Start: lock, store, targets, sources, port, then the tasks. Stop: sources, queue, a bounded grace,
+API, adapters, store, lock. What the daemon has started on its targets goes on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
+from pathlib import Path
+
+import structlog
+
+from windlass import log
+from windlass.api.runtime import Check, Runtime
+from windlass.api.server import PortUnavailableError, bind, create_app, serve
+from windlass.bus.local import LocalBus
+from windlass.checks import adapter_check
+from windlass.controller import Controller
+from windlass.metrics import Metrics
+from windlass.reconciler import Reconciler
+from windlass.registry import Registry
+from windlass.settings import Settings
+from windlass.sources.base import Source, SourceUnavailableError
+from windlass.sources.opening import open_source
+from windlass.store.base import Object, Store, StoreError
+from windlass.store.lock import FolderLock
+from windlass.store.sqlite import DATABASE, SqliteStore
+from windlass.targets import Targets
+from windlass_adapters.artifacts import ArtifactStore
+from windlass_adapters.base import Adapter
+from windlass_schemas import Key
+
+LOCK = "windlass.lock"
+ENDPOINT = "daemon.json"
+"""In the state folder: where the daemon that runs on it answers."""
+
+_log = structlog.get_logger("windlass")
+
+
+class StartError(Exception):
+    """The daemon cannot start. The message says why and what to do."""
+
+
+class Daemon(Runtime):
+    """A daemon put together: what the API may ask of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        targets: Targets,
+        registry: Registry,
+        source: Source,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._metrics = metrics
+        self._targets = targets
+        self._registry = registry
+        self._source = source
+        self._bus = LocalBus()
+        reconciler = Reconciler(store, targets, self._metrics.reconcile)
+        self.controller = Controller(reconciler, targets, [source], self._bus, self._metrics)
+
+    @property
+    def source_id(self) -> str:
+        """Which source it follows."""
+        return self._source.id
+
+    @property
+    def store(self) -> Store:
+        return self._store
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    @property
+    def metrics(self) -> Metrics:
+        return self._metrics
+
+    def enqueue(self, keys: Iterable[Key]) -> None:
+        self.controller.enqueue(keys)
+
+    def pending(self, key: Key) -> bool:
+        return self.controller.queue.holds(key)
+
+    async def adapter(self, object: Object) -> Adapter:
+        return (await self._targets.of(object)).adapter
+
+    def health(self) -> Sequence[Check]:
+        error = self.controller.source_errors.get(self._source.id, "")
+        checks = [Check(f"source {self._source.id}", not error, error or "followed")]
+        checks += [
+            Check(f"adapter {name}", False, f"cannot be loaded: {why}")
+            for name, why in self._registry.broken.items()
+        ]
+        queue = self.controller.queue
+        checks.append(Check("queue", True, f"{len(queue)} due, {queue.active} worked on"))
+        return checks
+
+    def notes(self) -> Sequence[str]:
+        return self._source.notes()
+
+    def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[int]]:
+        return self._bus.subscribe()
+
+
+def run(path: Path, worktree: bool, settings: Settings) -> int:
+    """Run a daemon until it is told to stop; its exit code. Raises StartError."""
+    log.configure(sys.stderr, json=not sys.stderr.isatty())
+    try:
+        asyncio.run(_run(path, worktree, settings))
+    except (StoreError, SourceUnavailableError, PortUnavailableError) as error:
+        raise StartError(str(error)) from error
+    return 0
+
+
+async def _run(path: Path, worktree: bool, settings: Settings) -> None:
+    settings = settings.model_copy(update={"state": settings.state.absolute()})
+    async with AsyncExitStack() as stack:
+        stack.enter_context(FolderLock(settings.state / LOCK))
+        listener = stack.enter_context(bind(settings.api_host, settings.api_port))
+        daemon = await stack.enter_async_context(_compose(path, worktree, settings))
+        stack.enter_context(_endpoint(settings, listener))
+        await _serve(daemon, settings, listener)
+    _log.info("stopped; what it has started goes on")
+
+
+@asynccontextmanager
+async def _compose(path: Path, worktree: bool, settings: Settings) -> AsyncIterator[Daemon]:
+    """Put a daemon together; on the way out close adapters, then the store."""
+    registry, metrics = Registry(), Metrics()
+    artifacts = ArtifactStore(settings.state / "artifacts")
+    source = await open_source(
+        path, worktree=worktree, keep=artifacts.put_stream, check=adapter_check(registry)
+    )
+    store = await SqliteStore.open(settings.state / DATABASE)
+    targets = Targets(
+        store,
+        registry,
+        artifacts,
+        settings.state / "targets",
+        {"port": settings.serving_port},
+        metrics.reconcile.backend_calls,
+    )
+    try:
+        yield Daemon(settings, store, targets, registry, source, metrics)
+    finally:
+        await targets.close()
+        await store.close()
+
+
+async def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) -> None:
+    """Controller and API under one roof, until a signal."""
+    stop = asyncio.Event()
+    api_stop = asyncio.Event()
+    with _signals(stop):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(serve(create_app(daemon), listener, api_stop))
+            try:
+                _log.info(
+                    "windlass is up",
+                    source=daemon.source_id,
+                    api=f"http://{settings.api_host}:{listener.getsockname()[1]}",
+                    state=str(settings.state),
+                )
+                await daemon.controller.run(stop, settings.workers, settings.stop_grace)
+            finally:
+                api_stop.set()
+
+
+@contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """The first signal asks to stop in order, the second one ends it at once."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(130)
+        _log.info("stopping; once more to stop at once")
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _endpoint(settings: Settings, listener: socket.socket) -> Iterator[None]:
+    """Write down where the daemon answers, for those who find only the state folder."""
+    file = settings.state / ENDPOINT
+    host, port = listener.getsockname()[:2]
+    file.write_text(json.dumps({"pid": os.getpid(), "api": f"http://{host}:{port}"}))
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            file.unlink()

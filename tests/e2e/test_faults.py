@@ -1,0 +1,177 @@
+"""What people get wrong: each mistake is said clearly, and the other specs go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+
+import pytest
+
+from rig.project import Project
+
+BODY = json.dumps(
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [3.0]}]},
+)
+OTHER = """
+apiVersion: windlass/v1
+kind: Job
+metadata:
+  name: other
+spec:
+  command: ["true"]
+"""
+
+
+def test_a_broken_document_stops_only_itself(stub: Project) -> None:
+    """The last good version stays in force, its fault is shown, and other documents go on."""
+    daemon = stub.up()
+    stub.await_ready("Deployment/stub")
+    stub.edit("stub.yaml", "factor: 2.0", "factor: 5.0\n  timelimit: 5m")
+    (stub.repository / "other.yaml").write_text(OTHER)
+    stub.commit("Break one, add another")
+
+    stub.await_ready("Job/other")
+    message = stub.await_reason("Job/train", "Stalled", "InvalidSpec")
+    assert "stub.yaml" in message
+    assert "timelimit" in message
+    assert stub.infer("stub", BODY) == {"y": (6.0,)}
+
+    stub.edit("stub.yaml", "\n  timelimit: 5m", "")
+    stub.commit("Mend it")
+    stub.until(lambda: stub.infer("stub", BODY) == {"y": (15.0,)}, "the mended version answers")
+    assert daemon.interrupt() == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "reason", "said"),
+    [
+        ("exit", "Job/train", "Failed", "1"),
+        ("no-output", "Job/train", "OutputMissing", "model.onnx"),
+        ("not-onnx", "Model/stub", "InvalidArtifact", "ONNX"),
+    ],
+)
+def test_a_training_that_goes_wrong_is_said_and_the_old_model_serves_on(
+    stub: Project, fault: str, name: str, reason: str, said: str
+) -> None:
+    """The condition names the reason, nothing that works is touched, and a mended spec goes on."""
+    daemon = stub.up()
+    stub.await_ready("Deployment/stub")
+    stub.edit("stub.yaml", "factor: 2.0", f"factor: 3.0\n    fault: {fault}")
+    (stub.repository / "other.yaml").write_text(OTHER)
+    stub.commit("Go wrong")
+
+    message = stub.await_reason(name, "Stalled", reason)
+    assert said in message
+    stub.await_ready("Job/other")
+    assert stub.infer("stub", BODY) == {"y": (6.0,)}
+    if fault == "exit":
+        assert "no such wine" in stub.windlass("logs", "Job/train")
+
+    stub.edit("stub.yaml", f"fault: {fault}", "fault: none")
+    stub.commit("Mend it")
+    stub.until(lambda: stub.infer("stub", BODY) == {"y": (9.0,)}, "the mended version answers")
+    assert daemon.interrupt() == 0
+
+
+def test_a_digest_that_does_not_match_is_refused(stub: Project) -> None:
+    """The artifact that was not declared is never served."""
+    output = "      output: model\n"
+    stub.edit("stub.yaml", output, f"{output}  digest: sha256:{'0' * 64}\n")
+    stub.commit("Pin another model")
+    daemon = stub.up()
+    message = stub.await_reason("Model/stub", "Stalled", "DigestMismatch")
+    assert "sha256:" + "0" * 64 in message
+    assert stub.infer("stub", BODY) == {}
+    assert daemon.interrupt() == 0
+
+
+def test_a_second_daemon_on_the_same_state_says_who_holds_it(stub: Project) -> None:
+    """It ends with an error and the first one does not notice."""
+    daemon = stub.up()
+    daemon.await_answer()
+    second = stub.up()
+    assert second.ended() == 1
+    assert str(daemon.process.pid) in second.said
+    assert str(stub.state) in second.said
+    assert "Traceback" not in second.said
+    assert daemon.interrupt() == 0
+
+
+def test_a_serving_port_in_use_is_said_and_taken_when_it_is_free(stub: Project) -> None:
+    """Training goes on meanwhile; the Deployment gets going by itself."""
+    with socket.create_server(("127.0.0.1", stub.serving_port)):
+        daemon = stub.up()
+        stub.await_ready("Model/stub")
+        stub.until(
+            lambda: stub.condition("Deployment/stub", "Ready")[1] == "PortInUse", "PortInUse"
+        )
+        message = stub.condition("Deployment/stub", "Ready")[2]
+        assert str(stub.serving_port) in message
+    stub.windlass("sync", "Deployment/stub", "--wait")
+    stub.await_ready("Deployment/stub")
+    assert daemon.interrupt() == 0
+
+
+def test_an_api_port_in_use_is_said_and_nothing_starts(stub: Project) -> None:
+    """The daemon ends at once with the port in the message."""
+    with socket.create_server(("127.0.0.1", stub.api_port)):
+        daemon = stub.up()
+        assert daemon.ended() == 1
+    assert str(stub.api_port) in daemon.said
+    assert "Traceback" not in daemon.said
+
+
+def test_a_repository_without_a_commit_is_waited_for(stub: Project) -> None:
+    """The daemon says so, stays, and starts with the first commit."""
+    shutil.rmtree(stub.repository / ".git")
+    stub.git("init", "--quiet", "--initial-branch=main")
+    stub.git("config", "user.name", "Ada")
+    stub.git("config", "user.email", "ada@example.org")
+    daemon = stub.up()
+    stub.until(lambda: "commit" in daemon.said, "it says that there is no commit")
+    stub.commit("The first")
+    stub.await_ready("Deployment/stub")
+    assert daemon.interrupt() == 0
+
+
+def test_a_folder_that_is_not_there_is_refused_in_one_line(stub: Project) -> None:
+    """A mistyped path is a mistake of the person, not a state of the world."""
+    daemon = stub.up(path="no/such/folder")
+    assert daemon.ended() == 1
+    assert "no/such/folder" in daemon.said
+    assert "Traceback" not in daemon.said
+
+
+def test_uncommitted_changes_are_named_and_not_applied(stub: Project) -> None:
+    """What is saved but not committed is for later, and the console says so."""
+    daemon = stub.up()
+    stub.await_ready("Deployment/stub")
+    stub.edit("stub.yaml", "factor: 2.0", "factor: 7.0")
+    stub.until(lambda: "stub.yaml" in daemon.said and "commit" in daemon.said, "a note")
+    assert stub.infer("stub", BODY) == {"y": (6.0,)}
+    stub.commit("Apply it")
+    stub.until(lambda: stub.infer("stub", BODY) == {"y": (21.0,)}, "the commit is applied")
+    assert daemon.interrupt() == 0
+
+
+def test_saved_files_are_followed_when_asked_for(stub: Project) -> None:
+    """``--worktree`` applies what is saved, without a commit."""
+    daemon = stub.up("--worktree")
+    stub.await_ready("Deployment/stub")
+    stub.edit("stub.yaml", "factor: 2.0", "factor: 7.0")
+    stub.until(lambda: stub.infer("stub", BODY) == {"y": (21.0,)}, "the saved version answers")
+    assert daemon.interrupt() == 0
+
+
+def test_removing_a_document_removes_what_it_held(stub: Project) -> None:
+    """A deleted Deployment stops answering; the others stay."""
+    daemon = stub.up()
+    stub.await_ready("Deployment/stub")
+    path = stub.repository / "stub.yaml"
+    path.write_text(path.read_text().rpartition("---")[0])
+    stub.commit("Serve no more")
+    stub.until(lambda: not stub.object("Deployment/stub"), "the Deployment is gone")
+    assert stub.infer("stub", BODY) == {}
+    assert stub.ready("Model/stub")
+    assert daemon.interrupt() == 0
