@@ -6,7 +6,7 @@ Tests declare objects and write outcomes themselves, as a source and a pass woul
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -263,6 +263,15 @@ class ApiDaemon(Runtime):
         await self.sqlite.commit(claim, outcome)
         for queue in self.readers:
             queue.put_nowait(1)
+
+
+async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    """Look until it holds; fails when it does not in time."""
+    for _ in range(int(seconds / 0.01)):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"did not come true in {seconds} s")
 
 
 def now() -> datetime:

@@ -14,9 +14,8 @@ from windlass.cli.terminal import raw, say
 from windlass.cli.waiting import wait_for_sync
 
 
-def sync(server: str, name: str, wait: bool, timeout: str) -> None:
+def sync(client: Client, name: str, wait: bool, timeout: str) -> None:
     """``windlass sync``."""
-    client = Client(server)
     key = key_of(name)
     accepted = client.call("POST", f"{path_of(key)}/sync", Accepted)
     if wait and accepted.token:
@@ -25,44 +24,43 @@ def sync(server: str, name: str, wait: bool, timeout: str) -> None:
         say(f"{key.short} is looked at now")
 
 
-def suspend(server: str, name: str, reason: str) -> None:
+def suspend(client: Client, name: str, reason: str) -> None:
     """``windlass suspend``."""
     key = key_of(name)
     body = SuspendBody(reason=reason)
-    Client(server).call("POST", f"{path_of(key)}/suspend", Accepted, body=body)
+    client.call("POST", f"{path_of(key)}/suspend", Accepted, body=body)
     say(f"{key.short} is suspended: {reason}")
 
 
-def resume(server: str, name: str) -> None:
+def resume(client: Client, name: str) -> None:
     """``windlass resume``."""
     key = key_of(name)
-    Client(server).call("POST", f"{path_of(key)}/resume", Accepted)
+    client.call("POST", f"{path_of(key)}/resume", Accepted)
     say(f"{key.short} is acted on again")
 
 
-def delete(server: str, name: str) -> None:
+def delete(client: Client, name: str) -> None:
     """``windlass delete``."""
     key = key_of(name)
-    Client(server).call("DELETE", path_of(key), Accepted)
+    client.call("DELETE", path_of(key), Accepted)
     say(f"{key.short} is being deleted")
 
 
-def approve(server: str, revision: str) -> None:
+def approve(client: Client, revision: str) -> None:
     """``windlass approve``."""
     body = ApproveBody(revision=revision)
-    accepted = Client(server).call("POST", "/api/v1/approve", Accepted, body=body)
+    accepted = client.call("POST", "/api/v1/approve", Accepted, body=body)
     for key in accepted.keys:
         say(f"{key} is being deleted")
 
 
-def infer(server: str, name: str, data: str) -> None:
+def infer(client: Client, name: str, data: str) -> None:
     """``windlass infer``."""
     if "/" in name:
         key = key_of(name)
         if key.kind != "Deployment":
             raise Failure(f"{key.short} answers no requests", "name a Deployment")
         name = f"{key.namespace}.{key.name}"
-    client = Client(server)
     response = client.infer(name, _data(data))
     if response.is_success:
         raw(response.text)

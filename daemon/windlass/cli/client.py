@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -61,6 +61,12 @@ class Client:
             raise Failure(
                 f"{server!r} is no address of a daemon ({error})", "write http://127.0.0.1:8700"
             ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._http.close()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

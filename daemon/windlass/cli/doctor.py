@@ -62,7 +62,8 @@ def _examine(server: str, settings: Settings) -> Iterator[Finding]:
     yield from _adapters()
     running = True
     try:
-        yield from _daemon(server, Client(server).get("/api/v1/doctor", Facts))
+        with Client(server) as client:
+            yield from _daemon(server, client.get("/api/v1/doctor", Facts))
     except Failure as failure:
         running = False
         yield Finding("warn", "daemon", f"{failure.error}; {failure.hint}")

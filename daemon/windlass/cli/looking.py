@@ -33,10 +33,11 @@ def dumped(value: BaseModel, output: Literal["json", "yaml"]) -> str:
 
 
 def get(
-    server: str, selector: str | None, namespace: str | None, output: Output | None, watch: bool
+    client: Client, selector: str | None, namespace: str | None, output: Output | None, watch: bool
 ) -> None:
     """``windlass get``."""
-    client = Client(server)
+    if watch and output == "yaml":
+        raise Failure("-w does not go with -o yaml", "use -o json: one object a line")
     kind, key = parse_selector(selector)
     views = _read(client, kind, key, namespace)
     table = Table(
@@ -77,8 +78,6 @@ def _watch(
     output: Output | None,
 ) -> None:
     """Print an object again whenever one of its conditions has changed."""
-    if output == "yaml":
-        raise Failure("-w does not go with -o yaml", "use -o json: one object a line")
     for logged in client.follow(tail=0, key=key):
         changed = Key.parse(logged.event.subject)
         if (kind and changed.kind != kind) or (namespace and changed.namespace != namespace):
@@ -98,18 +97,17 @@ def _watch(
             table.add(rows.object_row(view, output == "wide"))
 
 
-def describe(server: str, name: str) -> None:
+def describe(client: Client, name: str) -> None:
     """``windlass describe``."""
-    client = Client(server)
     key = key_of(name)
     view = client.object(key)
     history = client.get(f"{path_of(key)}/history", HistoryList, limit=10)
     describe_object(view, history.entries)
 
 
-def history(server: str, name: str, limit: int, output: Literal["json"] | None) -> None:
+def history(client: Client, name: str, limit: int, output: Literal["json"] | None) -> None:
     """``windlass history``."""
-    found = Client(server).get(f"{path_of(key_of(name))}/history", HistoryList, limit=limit)
+    found = client.get(f"{path_of(key_of(name))}/history", HistoryList, limit=limit)
     if output == "json":
         raw(dumped(found, "json"))
         return
@@ -117,10 +115,9 @@ def history(server: str, name: str, limit: int, output: Literal["json"] | None) 
 
 
 def events(
-    server: str, name: str | None, watch: bool, tail: int | None, output: Literal["json"] | None
+    client: Client, name: str | None, watch: bool, tail: int | None, output: Literal["json"] | None
 ) -> None:
     """``windlass events``."""
-    client = Client(server)
     key = key_of(name) if name else None
     widths = ("0000-00-00T00:00:00+0000", "Deployment/" + "x" * 16, "Reconciling", "Unknown")
     table = Table(rows.EVENT_COLUMNS, [(*widths, "ProgressingWithRetry", "")])
@@ -147,9 +144,8 @@ def events(
         start = {"after": page.next}
 
 
-def logs(server: str, name: str, follow: bool, stream: Literal["stdout", "stderr"]) -> None:
+def logs(client: Client, name: str, follow: bool, stream: Literal["stdout", "stderr"]) -> None:
     """``windlass logs``."""
-    client = Client(server)
     key = key_of(name)
     if follow:
         _wait_for_run(client, key)

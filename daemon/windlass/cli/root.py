@@ -7,11 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from windlass.cli.failure import ExitCode, Failure
+
+if TYPE_CHECKING:
+    from windlass.cli.client import Client
 
 app = typer.Typer(
     name="windlass",
@@ -66,6 +69,12 @@ def run(arguments: Sequence[str]) -> int:
             "please report it; WINDLASS_DEBUG=1 shows where it happened",
         )
         return ExitCode.ERROR
+
+
+def _daemon(server: str) -> Client:
+    from windlass.cli.client import Client
+
+    return Client(server)
 
 
 def _show(error: str, hint: str) -> None:
@@ -139,7 +148,8 @@ def get(
     """List objects and how they are."""
     from windlass.cli.looking import get
 
-    get(server, selector, namespace, output, watch)
+    with _daemon(server) as client:
+        get(client, selector, namespace, output, watch)
 
 
 @app.command()
@@ -147,7 +157,8 @@ def describe(name: Name, server: Server = SERVER) -> None:
     """Show everything about one object."""
     from windlass.cli.looking import describe
 
-    describe(server, name)
+    with _daemon(server) as client:
+        describe(client, name)
 
 
 @app.command()
@@ -163,7 +174,8 @@ def events(
     """List the events: every change of a condition."""
     from windlass.cli.looking import events
 
-    events(server, name, watch, tail, output)
+    with _daemon(server) as client:
+        events(client, name, watch, tail, output)
 
 
 @app.command()
@@ -176,7 +188,8 @@ def history(
     """List who did what to an object, newest first."""
     from windlass.cli.looking import history
 
-    history(server, name, limit, output)
+    with _daemon(server) as client:
+        history(client, name, limit, output)
 
 
 @app.command()
@@ -189,7 +202,8 @@ def logs(
     """Print the output of the latest run."""
     from windlass.cli.looking import logs
 
-    logs(server, name, follow, "stderr" if stderr else "stdout")
+    with _daemon(server) as client:
+        logs(client, name, follow, "stderr" if stderr else "stdout")
 
 
 @app.command()
@@ -207,7 +221,8 @@ def wait(
     """Wait for a condition. Exit code 1 at once when it is Stalled, 124 when the time is over."""
     from windlass.cli.waiting import wait
 
-    wait(server, name, condition, timeout, revision)
+    with _daemon(server) as client:
+        wait(client, name, condition, timeout, revision)
 
 
 @app.command()
@@ -221,7 +236,8 @@ def infer(
     """Ask a served model: one Open Inference Protocol request."""
     from windlass.cli.asking import infer
 
-    infer(server, name, data)
+    with _daemon(server) as client:
+        infer(client, name, data)
 
 
 @app.command()
@@ -234,7 +250,8 @@ def sync(
     """Look at an object now; one that failed gets another try."""
     from windlass.cli.asking import sync
 
-    sync(server, name, wait, timeout)
+    with _daemon(server) as client:
+        sync(client, name, wait, timeout)
 
 
 @app.command()
@@ -246,7 +263,8 @@ def suspend(
     """Stop acting on an object; observing goes on."""
     from windlass.cli.asking import suspend
 
-    suspend(server, name, reason)
+    with _daemon(server) as client:
+        suspend(client, name, reason)
 
 
 @app.command()
@@ -254,7 +272,8 @@ def resume(name: Name, server: Server = SERVER) -> None:
     """Act on a suspended object again."""
     from windlass.cli.asking import resume
 
-    resume(server, name)
+    with _daemon(server) as client:
+        resume(client, name)
 
 
 @app.command()
@@ -262,7 +281,8 @@ def delete(name: Name, server: Server = SERVER) -> None:
     """Delete an object whose document is gone."""
     from windlass.cli.asking import delete
 
-    delete(server, name)
+    with _daemon(server) as client:
+        delete(client, name)
 
 
 @app.command()
@@ -273,7 +293,8 @@ def approve(
     """Let a revision delete as much as it wants to."""
     from windlass.cli.asking import approve
 
-    approve(server, revision)
+    with _daemon(server) as client:
+        approve(client, revision)
 
 
 @app.command()

@@ -76,13 +76,12 @@ def _duration(text: str) -> timedelta:
         raise Failure(f"{text!r} is no duration", "write for example 90s, 15m or 1h30m") from error
 
 
-def wait(server: str, name: str, condition: str, timeout: str, revision: str) -> None:
+def wait(client: Client, name: str, condition: str, timeout: str, revision: str) -> None:
     """``windlass wait``. Raises Failure when it is Stalled or the time is over."""
     known = {each.lower(): each for each in (*CONDITIONS, "Deleted")}
     if condition.lower() not in known:
         raise Failure(f"there is no condition {condition!r}", f"say {', '.join(known.values())}")
     goal = Goal(key_of(name), known[condition.lower()], revision)
-    client = Client(server)
     client.get("/api/v1/sources", SourceList)  # a daemon must be there when the wait begins
     with Progress.shown() as progress:
         view = _until(client, goal, _duration(timeout), progress)
