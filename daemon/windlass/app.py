@@ -1,4 +1,4 @@
-"""The composition root: constructors, signals, and the order of starting and stopping. Nothing else.
+"""The composition root: constructors, signals, the order of starting and stopping; no more.
 
 Start: lock, store, targets, sources, port, then the tasks. Stop: sources, queue, a bounded grace,
 API, adapters, store, lock. What the daemon has started on its targets goes on without it.
@@ -29,7 +29,6 @@ from windlass.api.runtime import Check, Runtime
 from windlass.api.server import PortUnavailableError, bind, create_app, serve
 from windlass.bus.local import LocalBus
 from windlass.checks import adapter_check
-from windlass.clock import utc_now
 from windlass.controller import Controller
 from windlass.metrics import Metrics
 from windlass.reconciler import Reconciler
@@ -39,13 +38,12 @@ from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.opening import open_source
 from windlass.store.base import Object, Store, StoreError
 from windlass.store.lock import FolderLock
-from windlass.store.sqlite import SqliteStore
+from windlass.store.sqlite import DATABASE, SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Adapter
 from windlass_schemas import Key
 
-DATABASE = "windlass.db"
 LOCK = "windlass.lock"
 ENDPOINT = "daemon.json"
 """In the state folder: where the daemon that runs on it answers."""
@@ -67,16 +65,22 @@ class Daemon(Runtime):
         targets: Targets,
         registry: Registry,
         source: Source,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._metrics = Metrics()
+        self._metrics = metrics
         self._targets = targets
         self._registry = registry
         self._source = source
         self._bus = LocalBus()
-        reconciler = Reconciler(store, targets, utc_now, metrics=self._metrics.reconcile)
-        self.controller = Controller(store, reconciler, targets, [source], self._bus, self._metrics)
+        reconciler = Reconciler(store, targets, self._metrics.reconcile)
+        self.controller = Controller(reconciler, targets, [source], self._bus, self._metrics)
+
+    @property
+    def source_id(self) -> str:
+        """Which source it follows."""
+        return self._source.id
 
     @property
     def store(self) -> Store:
@@ -141,7 +145,7 @@ async def _run(path: Path, worktree: bool, settings: Settings) -> None:
 @asynccontextmanager
 async def _compose(path: Path, worktree: bool, settings: Settings) -> AsyncIterator[Daemon]:
     """Put a daemon together; on the way out close adapters, then the store."""
-    registry = Registry()
+    registry, metrics = Registry(), Metrics()
     artifacts = ArtifactStore(settings.state / "artifacts")
     source = await open_source(
         path, worktree=worktree, keep=artifacts.put_stream, check=adapter_check(registry)
@@ -153,9 +157,10 @@ async def _compose(path: Path, worktree: bool, settings: Settings) -> AsyncItera
         artifacts,
         settings.state / "targets",
         {"port": settings.serving_port},
+        metrics.reconcile.backend_calls,
     )
     try:
-        yield Daemon(settings, store, targets, registry, source)
+        yield Daemon(settings, store, targets, registry, source, metrics)
     finally:
         await targets.close()
         await store.close()
@@ -171,7 +176,7 @@ async def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) ->
             try:
                 _log.info(
                     "windlass is up",
-                    source=daemon.controller.source_ids[0],
+                    source=daemon.source_id,
                     api=f"http://{settings.api_host}:{listener.getsockname()[1]}",
                     state=str(settings.state),
                 )

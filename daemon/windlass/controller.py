@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from windlass.bus.base import Bus
-from windlass.clock import Clock
+from windlass.metrics import Metrics
 from windlass.reconciler import Reconciler
 from windlass.sources.base import Source, SourceUnavailableError
-from windlass.store.base import Applied, LeaseLostError, Snapshot, Store, StoreError
+from windlass.store.base import Applied, LeaseLostError, Snapshot, StoreError
 from windlass.targets import Targets
 from windlass.workqueue import Priority, QueueClosed, WorkQueue
 from windlass_schemas import Key, Resource, Target, key_of
@@ -55,26 +55,28 @@ class Controller:
 
     def __init__(
         self,
-        store: Store,
         reconciler: Reconciler,
         targets: Targets,
         sources: Sequence[Source],
         bus: Bus,
-        clock: Clock,
+        metrics: Metrics,
     ) -> None:
-        self._store = store
+        self._store = reconciler.store
         self._reconciler = reconciler
         self._sources = sources
         self._bus = bus
-        self._clock = clock
+        self._clock = reconciler.clock
+        self._metrics = metrics
         self._lanes = Lanes(targets)
-        self.queue = WorkQueue(self._lanes)
+        self.queue = WorkQueue(self._lanes, metrics.workqueue)
         self._outbox_grew = asyncio.Event()
         self.source_errors: dict[str, str] = {}
         """By source id: why it cannot be read at the moment."""
 
     async def run(self, stop: asyncio.Event, workers: int, grace: float) -> None:
         """Run ``workers`` workers until ``stop`` is set; passes under way get ``grace`` seconds."""
+        self._metrics.reconcile.max_concurrent.set(workers)
+        self._metrics.reconcile.active_workers.set_function(lambda: self.queue.active)
         await self._enqueue_all()
         async with asyncio.TaskGroup() as group:
             feeding = [group.create_task(self._follow(source)) for source in self._sources]

@@ -6,7 +6,6 @@ record*; summarize; commit. A pass never waits for a backend: it says when to lo
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 import uuid
@@ -16,9 +15,10 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from windlass.clock import Clock
+from windlass.clock import Clock, utc_now
 from windlass.conditions import Pass, farewell, summarize
 from windlass.dependencies import Resolution, resolve
+from windlass.metrics import ReconcileMetrics
 from windlass.plan import Delete, Dependent, Plan, Situation, Step, Verdict, hold_key, plan
 from windlass.store.base import (
     Claim,
@@ -34,7 +34,6 @@ from windlass.targets import OpenTarget, Targets
 from windlass_adapters.base import (
     Absent,
     AdapterError,
-    AmbiguousError,
     Capabilities,
     Create,
     Desired,
@@ -89,19 +88,25 @@ class Reconciler:
     """Runs passes. Holds no state of its own: everything is in the store."""
 
     def __init__(
-        self, store: Store, targets: Targets, clock: Clock, draw: Draw = random.uniform
+        self,
+        store: Store,
+        targets: Targets,
+        metrics: ReconcileMetrics,
+        clock: Clock = utc_now,
+        draw: Draw = random.uniform,
     ) -> None:
-        self._store = store
+        self._metrics = metrics
+        self.store = store
         self._targets = targets
-        self._clock = clock
+        self.clock = clock
         self._draw = draw
 
     async def reconcile(self, key: Key) -> Result:
         """One pass. Raises StoreError when its outcome could not be written."""
-        claim = await self._store.claim(key)
+        claim = await self.store.claim(key)
         if claim is None:
             return Result(None)
-        pass_ = Pass(uuid.uuid4().hex[:12], self._store.install, self._clock())
+        pass_ = Pass(uuid.uuid4().hex[:12], self.store.install, self.clock())
         started = time.perf_counter()
         try:
             outcome, result = await self._pass(claim, pass_)
@@ -114,9 +119,27 @@ class Reconciler:
                 reason=Reason.UNEXPECTED,
             )
             outcome, result = self._failed(claim.object, unexpected, pass_)
-        await self._store.commit(claim, outcome)
-        _report(claim.object, outcome, result, pass_, time.perf_counter() - started)
+        await self.store.commit(claim, outcome)
+        duration = time.perf_counter() - started
+        self._count(claim.object, outcome, result, pass_, duration)
+        _report(claim.object, outcome, result, pass_, duration)
         return result
+
+    def _count(
+        self, before: Object, outcome: Outcome, result: Result, pass_: Pass, duration: float
+    ) -> None:
+        self._metrics.total.labels(result.label).inc()
+        self._metrics.time.observe(duration)
+        if result.label == "error":
+            self._metrics.errors.inc()
+            if outcome.hold is not None and outcome.hold.terminal:
+                self._metrics.terminal_errors.inc()
+        generation = before.generation
+        was, now = before.status.is_true("Ready", generation), outcome.status
+        if now.is_true("Ready", generation) and not was:
+            taken = (pass_.now - before.generation_at).total_seconds()
+            self._metrics.time_to_ready.observe(max(taken, 0.0))
+        self._metrics.drift.inc(sum(r.healed[-1:] == (pass_.now,) for r in outcome.externals))
 
     async def _pass(self, claim: Claim, pass_: Pass) -> tuple[Outcome, Result]:
         situation = await self.situation(claim.object)
@@ -130,9 +153,9 @@ class Reconciler:
 
     async def situation(self, object_: Object) -> Situation:
         """Everything that a plan needs. Reads only. Raises AdapterError when there is no target."""
-        now = self._clock()
+        now = self.clock()
         deleting = object_.deleting_since is not None
-        resolution = Resolution((), {}) if deleting else await resolve(self._store, object_)
+        resolution = Resolution((), {}) if deleting else await resolve(self.store, object_)
         try:
             target = await self._targets.of(object_)
         except AdapterError:
@@ -157,10 +180,10 @@ class Reconciler:
         )
 
     def _owner(self, object_: Object) -> Owner:
-        return Owner(self._store.install, object_.uid, object_.key)
+        return Owner(self.store.install, object_.uid, object_.key)
 
     async def _dependents(self, object_: Object) -> tuple[Dependent, ...]:
-        found = [await self._store.get(key) for key in await self._store.dependents(object_.key)]
+        found = [await self.store.get(key) for key in await self.store.dependents(object_.key)]
         return tuple(Dependent(o.key, o.deleting_since is not None) for o in found if o is not None)
 
     async def _observe(self, object_: Object) -> dict[tuple[str, str, str], Observation]:
@@ -190,7 +213,7 @@ class Reconciler:
         if intended:
             observed |= await _look_up(target, owner, intended)
         known = [r for r in records if r.state is not RecordState.INTENDED]
-        answers = await target.observer.observe(owner, [r.external for r in known])
+        answers = await target.observe(owner, [r.external for r in known])
         observed |= {r.name: answers[r.external] for r in known}
         return {name: _if_ours(seen, owner) for name, seen in observed.items()}
 
@@ -200,20 +223,13 @@ class Reconciler:
         """Take one step. Whatever is killed in here, the intent is there to be looked up by."""
         owner = self._owner(claim.object)
         target = await self._targets.by_id(step.intent.target)
-        await self._store.intend(claim, step.intent, _entry(claim.object, step, "intended", pass_))
+        await self.store.intend(claim, step.intent, _entry(claim.object, step, "intended", pass_))
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(target.capabilities.timeout.total_seconds()):
-                record = await _apply(target, owner, step)
-        except TimeoutError:
-            error: AdapterError = AmbiguousError(f"target {target.id} did not answer in time")
-        except AdapterError as raised:
-            error = raised
-        except Exception as raised:
-            error = _classified(target, raised)
-        else:
-            return _Acted(record=record, duration=time.perf_counter() - started)
-        return _Acted(error=error, duration=time.perf_counter() - started)
+            record = await _apply(target, owner, step)
+        except AdapterError as error:
+            return _Acted(error=error, duration=time.perf_counter() - started)
+        return _Acted(record=record, duration=time.perf_counter() - started)
 
     # -- hop 8: summarize --------------------------------------------------------------------------
 
@@ -330,11 +346,9 @@ async def _look_up(
 ) -> dict[tuple[str, str, str], Observation]:
     """Ask by owner: we meant to make these, and do not know whether we did."""
     try:
-        async with asyncio.timeout(target.capabilities.timeout.total_seconds()):
-            held = await target.adapter.find(owner)
-    except Exception as error:  # whatever it is, it is not absence
-        unknown = Unknown(str(error) or type(error).__name__)
-        return {record.name: unknown for record in intended}
+        held = await target.find(owner)
+    except AdapterError as error:
+        return {record.name: Unknown(str(error)) for record in intended}
     found = {(f.external.role, f.external.name): f for f in held}
     return {r.name: found.get((r.wanted.role, r.wanted.name), Absent()) for r in intended}
 
@@ -352,26 +366,20 @@ def _if_ours(seen: Observation, owner: Owner) -> Observation:
 
 async def _apply(target: OpenTarget, owner: Owner, step: Step) -> ExternalRecord:
     """Look up, then act. What the lookup finds is not made again."""
-    adapter, action, intent = target.adapter, step.action, step.intent
+    action, intent = step.action, step.intent
     if isinstance(action, Delete):
-        await adapter.delete(owner, action.external)
+        await target.delete(owner, action.external)
         return intent
     found: Found | None = None
     if isinstance(action, Create):
         name = (action.wanted.role, action.wanted.name)
-        held = await adapter.find(owner)
+        held = await target.find(owner)
         found = next((f for f in held if (f.external.role, f.external.name) == name), None)
     if found is None:
-        found = await adapter.apply(owner, action)
+        found = await target.apply(owner, action)
     return replace(
         intent, state=RecordState.CREATED, external_id=found.external.external_id, absent_since=None
     )
-
-
-def _classified(target: OpenTarget, error: Exception) -> AdapterError:
-    """An exception of a client library, in the words of the four classes."""
-    kind = target.adapter.classify(error)
-    return kind(str(error) or type(error).__name__)
 
 
 def _verdict(verdict: Verdict, hold: Hold | None, situation: Situation) -> Verdict:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
+from prometheus_client import Counter
 from pydantic import JsonValue
 
 from windlass.checks import BUILT_IN_ADAPTER
@@ -15,7 +16,20 @@ from windlass.observer import Observer
 from windlass.registry import Registry, check_fields
 from windlass.store.base import Object, Store
 from windlass_adapters.artifacts import ArtifactStore
-from windlass_adapters.base import Adapter, AdapterContext, Capabilities, TerminalError
+from windlass_adapters.base import (
+    Adapter,
+    AdapterContext,
+    AdapterError,
+    AmbiguousError,
+    Capabilities,
+    Create,
+    External,
+    Found,
+    Observation,
+    Owner,
+    TerminalError,
+    Update,
+)
 from windlass_schemas import (
     BUILT_IN_TARGET,
     DEFAULT_NAMESPACE,
@@ -25,23 +39,75 @@ from windlass_schemas import (
     digest_of,
 )
 
+T = TypeVar("T")
+
 _log = structlog.get_logger("windlass.targets")
 
 
-@dataclass(frozen=True)
 class OpenTarget:
-    """A target with its adapter opened."""
+    """A target with its adapter opened. Every call to the adapter goes through here.
 
-    id: str
-    """``namespace/name``."""
-    adapter: Adapter
-    observer: Observer
-    digest: str
-    """Of the adapter's name and parameters; another one reopens the adapter."""
+    Calls are bounded in time, counted, and fail with one of the four classes of AdapterError only.
+    """
+
+    def __init__(self, id_: str, adapter: Adapter, digest: str, calls: Counter) -> None:
+        self.id = id_
+        """``namespace/name``."""
+        self.adapter = adapter
+        self.digest = digest
+        """Of the adapter's name and parameters; another one reopens the adapter."""
+        self._calls = calls
+        self._observer = Observer(self._ask)
 
     @property
     def capabilities(self) -> Capabilities:
         return self.adapter.capabilities
+
+    async def observe(
+        self, owner: Owner, externals: Sequence[External]
+    ) -> Mapping[External, Observation]:
+        """Look at externals, together with whoever else asks now. Never raises AdapterError."""
+        return await self._observer.observe(owner, externals)
+
+    async def _ask(self, asked: Sequence[tuple[Owner, External]]) -> Mapping[External, Observation]:
+        return await self._call("observe", self.adapter.observe_many(asked))
+
+    async def find(self, owner: Owner) -> Sequence[Found]:
+        """Everything that carries the owner's tag."""
+        return await self._call("find", self.adapter.find(owner))
+
+    async def apply(self, owner: Owner, action: Create | Update) -> Found:
+        """Create or update."""
+        operation = "create" if isinstance(action, Create) else "update"
+        return await self._call(operation, self.adapter.apply(owner, action))
+
+    async def delete(self, owner: Owner, external: External) -> None:
+        """Ask for removal."""
+        await self._call("delete", self.adapter.delete(owner, external))
+
+    async def _call(self, operation: str, call: Awaitable[T]) -> T:
+        seconds = self.capabilities.timeout.total_seconds()
+        error: AdapterError
+        try:
+            async with asyncio.timeout(seconds):
+                result = await call
+        except TimeoutError:
+            error = AmbiguousError(f"target {self.id} did not answer within {seconds:g} s")
+        except AdapterError as raised:
+            error = raised
+        except Exception as raised:
+            error = self.adapter.classify(raised)(str(raised) or type(raised).__name__)
+            error.__cause__ = raised
+        else:
+            self._calls.labels(operation, "ok").inc()
+            return result
+        self._calls.labels(operation, _class_name(error)).inc()
+        raise error
+
+
+def _class_name(error: AdapterError) -> str:
+    """``transient``, ``waiting``, ``terminal`` or ``ambiguous``."""
+    return type(error).__name__.removesuffix("Error").lower()
 
 
 class Targets:
@@ -54,6 +120,7 @@ class Targets:
         artifacts: ArtifactStore,
         folder: Path,
         built_in: Mapping[str, JsonValue],
+        calls: Counter,
     ) -> None:
         """``folder`` has a folder per target; ``built_in`` are the parameters of ``local``."""
         self._store = store
@@ -61,6 +128,7 @@ class Targets:
         self._artifacts = artifacts
         self._folder = folder
         self._built_in = built_in
+        self._calls = calls
         self._open: dict[str, OpenTarget] = {}
         self._opening = asyncio.Lock()
 
@@ -124,7 +192,7 @@ class Targets:
             adapter = await kind(context, checked).__aenter__()
             if found is not None:
                 await self._close(found)
-            self._open[id_] = OpenTarget(id_, adapter, Observer(adapter), digest)
+            self._open[id_] = OpenTarget(id_, adapter, digest, self._calls)
             return self._open[id_]
 
     async def _close(self, target: OpenTarget) -> None:

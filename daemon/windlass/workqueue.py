@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import count
 
+from windlass.metrics import WorkqueueMetrics
 from windlass_schemas import Key
 
 
@@ -46,12 +48,19 @@ class _Entry:
 class WorkQueue:
     """Keys that are due, keys that are worked on, and keys that will be due later."""
 
-    def __init__(self, lane_of: Callable[[Key], tuple[str, int]]) -> None:
+    def __init__(
+        self, lane_of: Callable[[Key], tuple[str, int]], metrics: WorkqueueMetrics
+    ) -> None:
         """``lane_of`` gives a key's lane and how many of that lane may be worked on at once."""
+        self._metrics = metrics
+        metrics.depth.set_function(lambda: len(self._waiting))
+        metrics.unfinished_work.set_function(lambda: sum(self._running()))
+        metrics.longest_running.set_function(lambda: max(self._running(), default=0.0))
         self._lane_of = lane_of
         self._heap: list[_Entry] = []
         self._waiting: dict[Key, _Entry] = {}
-        self._active: dict[Key, str] = {}
+        self._active: dict[Key, tuple[str, float]] = {}
+        """Lane, and since when."""
         self._again: dict[Key, Priority] = {}
         self._busy: dict[str, int] = {}
         self._parked: dict[str, list[_Entry]] = {}
@@ -59,8 +68,6 @@ class WorkQueue:
         self._numbers = count()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._closed = False
-        self.added = 0
-        """How many adds were asked for."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -78,15 +85,14 @@ class WorkQueue:
         """Whether the key is due or worked on now."""
         return key in self._waiting or key in self._active
 
-    def oldest(self) -> float:
-        """Seconds that the longest-waiting due key has waited; 0 when nothing waits."""
-        if not self._waiting:
-            return 0.0
-        return asyncio.get_running_loop().time() - min(e.since for e in self._waiting.values())
+    def _running(self) -> list[float]:
+        """Seconds that each key in work has taken so far."""
+        now = time.monotonic()
+        return [now - since for _, since in self._active.values()]
 
     def add(self, key: Key, priority: Priority = Priority.EDIT) -> None:
         """Make a key due now."""
-        self.added += 1
+        self._metrics.adds.inc()
         if self._closed:
             return
         self._cancel_timer(key)
@@ -98,7 +104,7 @@ class WorkQueue:
             if waiting.priority <= priority:
                 return
             waiting.stale = True
-        since = waiting.since if waiting else asyncio.get_running_loop().time()
+        since = waiting.since if waiting else time.monotonic()
         entry = _Entry(priority, next(self._numbers), key, since=since)
         self._waiting[key] = entry
         heapq.heappush(self._heap, entry)
@@ -153,14 +159,17 @@ class WorkQueue:
                 heapq.heappush(self._parked.setdefault(lane, []), entry)
                 continue
             del self._waiting[entry.key]
-            self._active[entry.key] = lane
+            now = time.monotonic()
+            self._metrics.queue_duration.observe(now - entry.since)
+            self._active[entry.key] = (lane, now)
             self._busy[lane] = self._busy.get(lane, 0) + 1
             return entry.key
         return None
 
     def done(self, key: Key) -> None:
         """Give a taken key back; if it was added meanwhile, it is due again."""
-        lane = self._active.pop(key)
+        lane, since = self._active.pop(key)
+        self._metrics.work_duration.observe(time.monotonic() - since)
         self._busy[lane] -= 1
         if self._busy[lane] == 0:
             del self._busy[lane]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from windlass.metrics import Metrics
 from windlass.reconciler import Reconciler, Result
 from windlass.registry import Registry
 from windlass.store.base import Applied, Document, Fault, Object, Snapshot
@@ -95,9 +96,13 @@ class World:
         store = await SqliteStore.open(folder / "windlass.db")
         registry = Registry({"local": adapter or MemoryAdapter.for_backend(backend)})
         artifacts = ArtifactStore(folder / "artifacts")
-        targets = Targets(store, registry, artifacts, folder / "targets", {})
+        targets = Targets(
+            store, registry, artifacts, folder / "targets", {}, Metrics().reconcile.backend_calls
+        )
         world = cls(folder, store, Reconciler.__new__(Reconciler), targets, backend)
-        world.reconciler = Reconciler(store, targets, lambda: world.now, lambda low, high: high)
+        world.reconciler = Reconciler(
+            store, targets, Metrics().reconcile, lambda: world.now, lambda low, high: high
+        )
         for object_ in await store.list():
             world.due[object_.key] = world.now
         return world

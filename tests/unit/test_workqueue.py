@@ -8,7 +8,9 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
+from windlass.metrics import WorkqueueMetrics
 from windlass.workqueue import Priority, QueueClosed, WorkQueue
 from windlass_schemas import Key
 
@@ -23,8 +25,12 @@ def one_lane(bound: int = 64) -> Callable[[Key], tuple[str, int]]:
     return lambda _: ("only", bound)
 
 
+def make(lane_of: Callable[[Key], tuple[str, int]]) -> WorkQueue:
+    return WorkQueue(lane_of, WorkqueueMetrics(CollectorRegistry()))
+
+
 async def test_a_key_added_many_times_waits_once() -> None:
-    queue = WorkQueue(one_lane())
+    queue = make(one_lane())
     for _ in range(10_000):
         queue.add(key("a"))
     assert len(queue) == 1
@@ -34,7 +40,7 @@ async def test_a_key_added_many_times_waits_once() -> None:
 
 
 async def test_adds_during_a_pass_give_exactly_one_more_pass() -> None:
-    queue = WorkQueue(one_lane())
+    queue = make(one_lane())
     queue.add(key("a"))
     await queue.take()
     for _ in range(10_000):
@@ -47,7 +53,7 @@ async def test_adds_during_a_pass_give_exactly_one_more_pass() -> None:
 
 
 async def test_an_edit_goes_before_resyncs_even_when_the_key_waited_as_a_resync() -> None:
-    queue = WorkQueue(one_lane())
+    queue = make(one_lane())
     for name in "abc":
         queue.add(key(name), Priority.RESYNC)
     queue.add(key("c"), Priority.EDIT)
@@ -56,7 +62,7 @@ async def test_an_edit_goes_before_resyncs_even_when_the_key_waited_as_a_resync(
 
 async def test_a_full_lane_holds_up_only_itself() -> None:
     lanes = {key("hung1"): ("hung", 1), key("hung2"): ("hung", 1), key("ok"): ("fine", 1)}
-    queue = WorkQueue(lanes.__getitem__)
+    queue = make(lanes.__getitem__)
     queue.add_all(lanes)
     assert await queue.take() == key("hung1")
     assert await queue.take() == key("ok")
@@ -69,7 +75,7 @@ async def test_a_full_lane_holds_up_only_itself() -> None:
 
 async def test_a_delayed_key_comes_at_its_time_or_earlier_when_added() -> None:
     loop = asyncio.get_running_loop()
-    queue = WorkQueue(one_lane())
+    queue = make(one_lane())
     queue.add_after(key("a"), 60)
     queue.add_after(key("b"), 60)
     assert queue.delayed() == 2
@@ -81,7 +87,7 @@ async def test_a_delayed_key_comes_at_its_time_or_earlier_when_added() -> None:
 
 
 async def test_closing_wakes_every_taker_and_drops_what_waits() -> None:
-    queue = WorkQueue(one_lane())
+    queue = make(one_lane())
     takers = [asyncio.ensure_future(queue.take()) for _ in range(3)]
     await asyncio.sleep(0)
     queue.close()
@@ -94,7 +100,7 @@ async def test_closing_wakes_every_taker_and_drops_what_waits() -> None:
 
 
 async def test_a_cancelled_taker_passes_its_wake_up_on() -> None:
-    queue = WorkQueue(one_lane())
+    queue = make(one_lane())
     first, second = asyncio.ensure_future(queue.take()), asyncio.ensure_future(queue.take())
     await asyncio.sleep(0)
     queue.add(key("a"))
@@ -108,7 +114,7 @@ def test_whatever_is_added_is_worked_on_after_its_last_add_and_never_twice_at_on
     adds: list[tuple[str, Priority]],
 ) -> None:
     async def scenario() -> None:
-        queue = WorkQueue(one_lane(2))
+        queue = make(one_lane(2))
         active: set[Key] = set()
         last_add: dict[Key, int] = {}
         last_pass: dict[Key, int] = {}

@@ -19,4 +19,4 @@ class Bus(Protocol):
 
     @abstractmethod
     def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[int]]:
-        """Numbered wake-ups after events in this process. A hint: read the store for what happened."""
+        """Numbered wake-ups after events in this process: hints to read the store."""

@@ -11,11 +11,13 @@ from pathlib import Path
 from pydantic import JsonValue
 from rich.text import Text
 
+from windlass.checks import adapter_check
 from windlass.cli.failure import ExitCode, Failure
 from windlass.cli.naming import kind_of
 from windlass.cli.settings import settings_from
 from windlass.cli.terminal import note, raw, say, stdout
 from windlass.preview import Preview, Verb, preview
+from windlass.registry import Registry
 from windlass.sources.base import SourceUnavailableError
 from windlass.sources.opening import hash_only, open_source
 from windlass.store.base import Fault, Snapshot, StoreError
@@ -36,10 +38,16 @@ _CHANGES: tuple[Verb, ...] = ("create", "run", "update", "delete", "wait")
 def snapshot_of(path: Path, worktree: bool) -> Snapshot:
     """Everything that is declared at a path. Raises Failure when it cannot be read."""
     try:
-        return asyncio.run(open_source(path, worktree=worktree, keep=hash_only).read())
+        return asyncio.run(_read(path, worktree))
     except SourceUnavailableError as error:
         what, _, todo = str(error).rpartition("; ")
         raise Failure(what or todo, todo if what else "") from error
+
+
+async def _read(path: Path, worktree: bool) -> Snapshot:
+    check = adapter_check(Registry())
+    source = await open_source(path, worktree=worktree, keep=hash_only, check=check)
+    return await source.read()
 
 
 def validate(path: Path, as_json: bool) -> ExitCode:

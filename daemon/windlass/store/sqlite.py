@@ -50,6 +50,9 @@ from windlass_schemas import (
     references_of,
 )
 
+DATABASE = "windlass.db"
+"""The file's name in the state folder."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Value = str | int | None

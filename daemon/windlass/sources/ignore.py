@@ -1,0 +1,39 @@
+"""``.windlassignore``: which files are no specs, in the syntax of ``.gitignore`` (hop 1)."""
+
+from __future__ import annotations
+
+from pathspec import GitIgnoreSpec
+
+IGNORE_FILE = ".windlassignore"
+
+
+class Ignore:
+    """Says of folders and files whether the loader leaves them out.
+
+    Hidden files and folders are always left out: ``.git``, ``.windlass``, ``.github``, editors'
+    lock files. Raises ValueError for a pattern that cannot be read.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        self.text = text
+        lines = [line for line in text.splitlines() if line.strip()]
+        self._spec = GitIgnoreSpec.from_lines(lines) if lines else None
+        self._folders: dict[str, bool] = {"": True}
+
+    def enters(self, folder: str) -> bool:
+        """Whether specs below that folder count."""
+        known = self._folders.get(folder)
+        if known is None:
+            parent, _, name = folder.rpartition("/")
+            known = self.enters(parent) and not name.startswith(".")
+            known = known and not self._matches(folder + "/")
+            self._folders[folder] = known
+        return known
+
+    def takes(self, path: str) -> bool:
+        """Whether that file counts."""
+        parent, _, name = path.rpartition("/")
+        return not name.startswith(".") and self.enters(parent) and not self._matches(path)
+
+    def _matches(self, path: str) -> bool:
+        return self._spec is not None and self._spec.match_file(path)

@@ -1,0 +1,280 @@
+"""The loader: a tree at one revision becomes the documents and faults of a snapshot (hop 1).
+
+Remembers what it has read by the identity of each file, so that a commit that touches one file
+parses one file. Blocking: sources call it in a thread, one call at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from windlass.sources.cycles import find_cycles
+from windlass.sources.ignore import IGNORE_FILE, Ignore
+from windlass.sources.namedfiles import Keep, NamedFiles
+from windlass.sources.specfile import MAX_FILE, Spec, SpecFile, read_spec_file
+from windlass.sources.tree import Entry, EntryKind, Tree, UnreadableError
+from windlass.store.base import Document, Fault
+from windlass_schemas import Artifact, Key, Resource, digest_of_resource
+
+SUFFIXES = (".yaml", ".yml")
+
+Lookup = Callable[[Key], Resource | None]
+"""The resource of a key in the same set, if there is one."""
+Check = Callable[[Resource, Lookup], Iterable[tuple[str, str]]]
+"""(field, what is wrong and what to write instead): more checks on a valid resource."""
+
+
+def no_check(_resource: Resource, _lookup: Lookup) -> Iterable[tuple[str, str]]:
+    """Finds nothing."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything that a load depends on, without its content. Equal surveys, equal sets."""
+
+    entries: tuple[Entry, ...]
+    """YAML files and ``.windlassignore``, in the order of their paths."""
+    named: tuple[Entry, ...] = ()
+    """Files that the specs named at the last load."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether a file that changes from now on is sure to change the survey."""
+        return all(entry.settled for entry in self.entries + self.named)
+
+    def same_as(self, other: Survey) -> bool:
+        """Whether nothing moved between two surveys; age alone is no movement."""
+        return self._identities() == other._identities()
+
+    def _identities(self) -> list[tuple[str, EntryKind, str]]:
+        return [(entry.path, entry.kind, entry.identity) for entry in self.entries + self.named]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a tree declares."""
+
+    documents: tuple[Document, ...]
+    faults: tuple[Fault, ...]
+    digest: str
+    """Of the content of all files that were read."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A YAML file as it was read once."""
+
+    entry: Entry
+    content: str
+    file: SpecFile
+
+
+class Loader:
+    """Reads the specs of one source.
+
+    ``keep`` stores a named file and gives its identity; ``only`` restricts the specs to one file.
+    """
+
+    def __init__(self, keep: Keep, check: Check = no_check, only: str | None = None) -> None:
+        self.parses = 0
+        """YAML files parsed so far: what the memory saves can be counted."""
+        self._named = NamedFiles(keep)
+        self._check = check
+        self._only = only
+        self._ignore = Ignore()
+        self._memory: dict[str, _Read] = {}
+        self._documents: dict[tuple[str, int], tuple[Spec, Document]] = {}
+
+    def survey(self, tree: Tree) -> Survey:
+        """What a load would read. Raises SourceUnavailableError when the tree is gone."""
+        ignore = self._read_ignore(tree)
+        entries = [] if isinstance(ignore, Fault) else list(self._spec_entries(tree, ignore))
+        marker = tree.find(IGNORE_FILE)
+        if marker is not None and self._only is None:
+            entries.append(marker)
+        entries.sort(key=lambda entry: entry.path)
+        return Survey(tuple(entries), tuple(self._named.survey(tree)))
+
+    def load(self, tree: Tree, survey: Survey | None = None) -> Loaded:
+        """Read the whole set.
+
+        Raises SourceUnavailableError, also when files cannot be kept, and TreeChangedError when a
+        file moved between the survey and the read.
+        """
+        survey = survey or self.survey(tree)
+        ignore = self._read_ignore(tree)
+        reads, faults, notes = self._read_all(tree, survey)
+        specs = [spec for read in reads.values() for spec in read.file.specs]
+        specs, more = _without_duplicates(specs)
+        documents, unresolved = self._resolve(tree, specs)
+        more += unresolved
+        documents, cyclic = _without_cycles(documents)
+        more += cyclic
+        documents, refused = self._checked(documents)
+        more += refused
+        named = self._named.paths
+        for read in reads.values():
+            if read.file.ours or not self._named.covers(read.entry.path):
+                faults += read.file.faults
+        faults += more + ([ignore] if isinstance(ignore, Fault) else [])
+        contents = {path: read.content for path, read in reads.items()} | named
+        self._memory = reads
+        self._documents = {(d.path, d.line): (s, d) for s, d in documents}
+        return Loaded(
+            documents=tuple(document for _, document in documents),
+            faults=tuple(sorted(faults, key=lambda f: (f.path, f.line, f.column, f.field))),
+            digest=_digest(contents),
+            notes=tuple(notes),
+        )
+
+    def _read_ignore(self, tree: Tree) -> Ignore | Fault:
+        entry = tree.find(IGNORE_FILE)
+        if self._only is not None or entry is None:
+            text = ""
+        else:
+            try:
+                if entry.kind is not EntryKind.FILE:
+                    raise UnreadableError(_not_a_file(entry))  # noqa: TRY301
+                with tree.open(entry) as stream:
+                    text = stream.read(MAX_FILE).decode()
+            except (UnreadableError, UnicodeDecodeError) as error:
+                why = "is not UTF-8; save it as UTF-8"
+                message = str(error) if isinstance(error, UnreadableError) else why
+                return Fault(IGNORE_FILE, 1, 1, "", message)
+        if text != self._ignore.text:
+            try:
+                self._ignore = Ignore(text)
+            except ValueError as error:
+                message = f"holds a pattern that cannot be read ({error}); mend or remove it"
+                return Fault(IGNORE_FILE, 1, 1, "", message)
+        return self._ignore
+
+    def _spec_entries(self, tree: Tree, ignore: Ignore) -> Iterator[Entry]:
+        if self._only is not None:
+            entry = tree.find(self._only)
+            yield from () if entry is None else (entry,)
+            return
+        for entry in tree.walk(ignore.enters):
+            is_spec = entry.path.endswith(SUFFIXES)
+            folder_like = entry.kind not in (EntryKind.FILE, EntryKind.SPECIAL)
+            if (is_spec or folder_like) and ignore.takes(entry.path):
+                yield entry
+
+    def _read_all(
+        self, tree: Tree, survey: Survey
+    ) -> tuple[dict[str, _Read], list[Fault], list[str]]:
+        reads: dict[str, _Read] = {}
+        faults: list[Fault] = []
+        notes: list[str] = []
+        for entry in survey.entries:
+            is_spec = entry.path.endswith(SUFFIXES)
+            if entry.kind is EntryKind.FILE and is_spec:
+                try:
+                    reads[entry.path] = self._read(tree, entry)
+                except UnreadableError as error:
+                    faults.append(Fault(entry.path, 1, 1, "", str(error)))
+            elif is_spec or entry.kind is EntryKind.UNREADABLE:
+                faults.append(Fault(entry.path, 1, 1, "", _not_a_file(entry)))
+            elif entry.kind in (EntryKind.SYMLINK, EntryKind.SUBMODULE):
+                notes.append(f"{entry.path} is {entry.kind}; no specs are read from behind it")
+        return reads, faults, notes
+
+    def _read(self, tree: Tree, entry: Entry) -> _Read:
+        known = self._memory.get(entry.path)
+        if known is not None and known.entry.settled and known.entry.identity == entry.identity:
+            return known
+        with tree.open(entry) as stream:
+            data = stream.read(MAX_FILE + 1)
+        content = "sha256:" + hashlib.sha256(data).hexdigest()
+        if known is not None and known.content == content:
+            return replace(known, entry=entry)
+        self.parses += 1
+        return _Read(entry, content, read_spec_file(data, entry.path))
+
+    def _resolve(
+        self, tree: Tree, specs: Iterable[Spec]
+    ) -> tuple[list[tuple[Spec, Document]], list[Fault]]:
+        """Keep the files that the specs name."""
+        documents: list[tuple[Spec, Document]] = []
+        faults: list[Fault] = []
+        with self._named.reading(tree):
+            for spec in specs:
+                files, wrong = self._named.resolve(spec)
+                faults += wrong
+                if not wrong:
+                    documents.append((spec, self._document(spec, files)))
+        return documents, faults
+
+    def _document(self, spec: Spec, files: Mapping[str, Artifact]) -> Document:
+        known = self._documents.get((spec.path, spec.line))
+        if known is not None and known[0] is spec and known[1].files == files:
+            return known[1]
+        digests = {path: artifact.digest for path, artifact in files.items()}
+        digest = digest_of_resource(spec.resource, digests)
+        return Document(spec.resource, files, digest, spec.path, spec.line)
+
+    def _checked(
+        self, documents: list[tuple[Spec, Document]]
+    ) -> tuple[list[tuple[Spec, Document]], list[Fault]]:
+        if self._check is no_check:
+            return documents, []
+        by_key = {spec.key: spec.resource for spec, _ in documents}
+        good, faults = [], []
+        for spec, document in documents:
+            wrong = [
+                spec.fault(field, message)
+                for field, message in self._check(spec.resource, by_key.get)
+            ]
+            faults += wrong
+            if not wrong:
+                good.append((spec, document))
+        return good, faults
+
+
+def _not_a_file(entry: Entry) -> str:
+    if entry.kind is EntryKind.UNREADABLE:
+        return entry.message
+    return f"is {entry.kind} and is not read; put a regular file here, or list it in {IGNORE_FILE}"
+
+
+def _without_duplicates(specs: list[Spec]) -> tuple[list[Spec], list[Fault]]:
+    """Drop every spec whose key is declared twice: nobody knows which one is meant."""
+    by_key: dict[Key, list[Spec]] = defaultdict(list)
+    for spec in specs:
+        by_key[spec.key].append(spec)
+    faults = []
+    for key, same in by_key.items():
+        for spec in same if len(same) > 1 else ():
+            others = ", ".join(f"{s.path}:{s.line}" for s in same if s is not spec)
+            message = f"{key.short} is declared in {others} too; keep one of them"
+            faults.append(spec.fault("metadata.name", message))
+    return [spec for spec in specs if len(by_key[spec.key]) == 1], faults
+
+
+def _without_cycles(
+    documents: list[tuple[Spec, Document]],
+) -> tuple[list[tuple[Spec, Document]], list[Fault]]:
+    graph = {spec.key: [r.key for r in spec.references] for spec, _ in documents}
+    ways = find_cycles(graph)
+    faults = []
+    for spec, _ in documents:
+        if spec.key in ways:
+            way = ways[spec.key]
+            field = next(r.field for r in spec.references if r.key == way[1])
+            printed = " -> ".join(key.short for key in way)
+            faults.append(
+                spec.fault(field, f"needs itself in a circle: {printed}; remove one of the links")
+            )
+    return [pair for pair in documents if pair[0].key not in ways], faults
+
+
+def _digest(contents: Mapping[str, str]) -> str:
+    hasher = hashlib.sha256()
+    for path in sorted(contents):
+        hasher.update(f"{path}\0{contents[path]}\0".encode(errors="surrogateescape"))
+    return hasher.hexdigest()

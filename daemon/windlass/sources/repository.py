@@ -1,0 +1,156 @@
+"""A git repository: which commit HEAD names, what it holds, what is not committed (hop 1)."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from windlass.sources.base import SourceUnavailableError
+from windlass.sources.gitcommand import GitError, run_git
+
+MAX_LISTED = 5
+
+_SHORT = 10
+_FILTER = re.compile(r"^filter\.(.+)\.[^.]+$")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The revision that HEAD names."""
+
+    id: str
+    author: str
+
+    @property
+    def short(self) -> str:
+        return self.id[:_SHORT]
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A folder inside a git work tree."""
+
+    top: Path
+    """The work tree's root."""
+    git_dir: Path
+    common_dir: Path
+    """Equal to ``git_dir``, except in a linked work tree."""
+    prefix: str
+    """The folder inside the work tree, with ``/`` between names; empty for the root."""
+
+    @property
+    def folder(self) -> Path:
+        """The followed folder in the work tree."""
+        return self.top / self.prefix
+
+    def stamp(self) -> tuple[str, ...]:
+        """A few small files that change whenever HEAD names another commit. Blocking, cheap."""
+        head = _text(self.git_dir / "HEAD")
+        parts = [head]
+        if head.startswith("ref: "):
+            name = head[5:].strip()
+            parts += [_text(self.git_dir / name), _text(self.common_dir / name)]
+            parts.append(_times(self.common_dir / "packed-refs"))
+            parts.append(_text(self.common_dir / "reftable" / "tables.list"))
+        parts.append(_times(self.common_dir / "config"))
+        return tuple(parts)
+
+    def watched(self) -> list[Path]:
+        """Folders where git writes when HEAD moves."""
+        folders = [self.git_dir, self.git_dir / "logs", self.common_dir]
+        folders += [self.common_dir / "refs" / "heads", self.common_dir / "reftable"]
+        head = _text(self.git_dir / "HEAD")
+        if head.startswith("ref: "):
+            folders.append((self.common_dir / head[5:].strip()).parent)
+        return sorted({folder for folder in folders if folder.is_dir()})
+
+    async def head(self) -> Commit:
+        """The commit of HEAD. Raises SourceUnavailableError."""
+        try:
+            name = await run_git(self.top, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        except GitError as error:
+            if error.said.strip():
+                raise
+            raise SourceUnavailableError(
+                f"{self.top} has no commit yet; run git add and git commit,"
+                " or start with --worktree"
+            ) from error
+        commit = name.decode().strip()
+        text = await run_git(self.top, "cat-file", "commit", commit)
+        return Commit(commit, _author(text))
+
+    async def listing(self, commit: Commit) -> bytes:
+        """The files of the folder at a commit, as ``git ls-tree -r -z``."""
+        tree = f"{commit.id}:{self.prefix}"
+        try:
+            kind = await run_git(self.top, "cat-file", "-t", tree)
+        except GitError as error:
+            if "does not exist in" not in error.said and "Not a valid object" not in error.said:
+                raise
+            kind = b""
+        if kind.strip() != b"tree":
+            raise SourceUnavailableError(
+                f"{self.prefix} is no folder at commit {commit.short}; run git add and git commit,"
+                " or start with --worktree. Nothing is removed meanwhile"
+            )
+        return await run_git(self.top, "ls-tree", "-r", "-z", "--full-tree", tree)
+
+    async def uncommitted(self) -> tuple[str, ...]:
+        """Files below the folder that differ from HEAD, by their path in the folder."""
+        options: list[str] = []
+        for name in await self._filters():
+            for setting in ("clean=", "smudge=", "process=", "required=false"):
+                options += ["-c", f"filter.{name}.{setting}"]
+        where = [self.prefix] if self.prefix else ["."]
+        listing = await run_git(
+            self.top, *options, "status", "--porcelain=v1", "-z", "--no-renames",
+            "--untracked-files=normal", "--ignore-submodules=all", "--", *where,
+        )  # fmt: skip
+        start = f"{self.prefix}/" if self.prefix else ""
+        paths = [line[3:].decode(errors="replace") for line in listing.split(b"\0") if line]
+        return tuple(path.removeprefix(start) for path in paths)
+
+    async def _filters(self) -> set[str]:
+        """Content filters in the configuration: programs that must not run for a look."""
+        try:
+            listing = await run_git(
+                self.top, "config", "--name-only", "-z", "--get-regexp", r"^filter\."
+            )
+        except GitError:
+            return set()  # none is configured
+        names = listing.decode(errors="replace").split("\0")
+        return {found.group(1) for name in names if (found := _FILTER.match(name))}
+
+
+async def find_repository(folder: Path) -> Repository:
+    """The repository of a folder in a work tree. Raises GitError."""
+    said = await run_git(
+        folder, "rev-parse", "--path-format=absolute",
+        "--show-toplevel", "--git-dir", "--git-common-dir",
+    )  # fmt: skip
+    top, git_dir, common_dir = (Path(line) for line in said.decode().splitlines())
+    prefix = folder.relative_to(top).as_posix()
+    return Repository(top, git_dir, common_dir, "" if prefix == "." else prefix)
+
+
+def _author(commit: bytes) -> str:
+    header = commit.partition(b"\n\n")[0].decode(errors="replace")
+    line = next((line for line in header.split("\n") if line.startswith("author ")), "author ?")
+    return line.removeprefix("author ").rsplit(" ", 2)[0]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _times(path: Path) -> str:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return ""
+    return f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
