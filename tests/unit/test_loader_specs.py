@@ -276,7 +276,7 @@ def test_a_folder_that_leads_back_into_itself_ends(tmp_path: Path) -> None:
 def test_very_deep_folders_are_a_fault_and_not_a_crash(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(job("a"))
     deep = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(2000):
+    for _ in range(200):
         os.mkdir("d", dir_fd=deep)
         below = os.open("d", os.O_RDONLY, dir_fd=deep)
         os.close(deep)
