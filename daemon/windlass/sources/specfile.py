@@ -140,7 +140,7 @@ def _validate(value: JsonValue) -> Resource | list[Wrong]:
     if not isinstance(value, dict):
         return [Wrong((), f"a document is a mapping; write apiVersion: {API_VERSION} first")]
     wrong = list(_head(value))
-    if "kind" not in value or value["kind"] not in KINDS:
+    if not _is_kind(value.get("kind")):
         return wrong
     try:
         return parse_resource(value)
@@ -159,18 +159,24 @@ def _head(value: Mapping[str, JsonValue]) -> Iterator[Wrong]:
         )
         return
     kinds = ", ".join(KINDS)
+    version, kind = value.get("apiVersion"), value.get("kind")
     if "apiVersion" not in value:
         yield Wrong(("apiVersion",), f"is missing; write apiVersion: {API_VERSION}", at_key=True)
-    elif value["apiVersion"] != API_VERSION:
-        said = show(str(value["apiVersion"]))
-        yield Wrong(
-            ("apiVersion",),
-            f'"{said}" is not known; write {API_VERSION}, or list the file in .windlassignore',
-        )
+    elif version != API_VERSION:
+        other = "or list the file in .windlassignore"
+        yield Wrong(("apiVersion",), f"{_said(version)} is not known; write {API_VERSION}, {other}")
     if "kind" not in value:
         yield Wrong(("kind",), f"is missing; write one of: {kinds}", at_key=True)
-    elif value["kind"] not in KINDS:
-        yield Wrong(("kind",), f'"{show(str(value["kind"]))}" is no kind; write one of: {kinds}')
+    elif not _is_kind(kind):
+        yield Wrong(("kind",), f"{_said(kind)} is no kind; write one of: {kinds}")
+
+
+def _is_kind(value: JsonValue) -> bool:
+    return isinstance(value, str) and value in KINDS
+
+
+def _said(value: JsonValue) -> str:
+    return f'"{show(value)}"' if isinstance(value, str) else "what stands here"
 
 
 def _key(document: YamlDocument) -> Key | None:
