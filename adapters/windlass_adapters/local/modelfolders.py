@@ -7,7 +7,6 @@ to an earlier one needs no second look at the file. All methods are blocking, an
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import tempfile
@@ -154,7 +153,7 @@ class ModelFolders:
         if record is None:
             return Absent()
         attempt = folder / short(record.digest)
-        running = _is_running(attempt)  # before the result, which a process writes as it ends
+        running = _is_running(attempt)
         if good := self._good(attempt):
             return _live(name, record, record.digest, good)
         before = self._good(folder / short(record.in_force)) if record.in_force else None
@@ -176,7 +175,9 @@ def model_name(owner: Owner) -> str:
 
 def _is_running(attempt: Path) -> bool:
     process = read_process(attempt / prepare.CLAIM)
-    return process is not None and process.pid != os.getpid() and is_alive(process)
+    # In this order: a process leaves its result and then ends.
+    alive = process is not None and is_alive(process)
+    return alive and not (attempt / prepare.RESULT).exists()
 
 
 def _outputs(result: Prepared | None) -> Mapping[str, Artifact]:
