@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -282,6 +283,12 @@ class TestRoutes:
         assert response.status_code == 503
         assert response.headers["retry-after"] == "1"
         assert "export a scikit-learn classifier with zipmap=False" in response.json()["error"]
+
+
+class TestSpeed:
+    def test_an_answer_does_not_wait_for_a_delayed_acknowledgement(self, serving: Serving) -> None:
+        seconds = [serving.infer("fp32", fp32()).elapsed.total_seconds() for _ in range(21)]
+        assert statistics.median(seconds) < 0.03
 
 
 class TestNumbers:
