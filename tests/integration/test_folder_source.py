@@ -6,21 +6,17 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from following import following, names
 from specs_text import Keeper, job
 from windlass.sources import folder as folder_module
 from windlass.sources import watch as watch_module
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.folder import FolderSource
 from windlass.sources.opening import open_source
-from windlass.store.base import Snapshot
-
-Found = Snapshot | SourceUnavailableError
 
 
 @pytest.fixture
@@ -33,39 +29,6 @@ async def opened(path: Path, keeper: Keeper | None = None) -> Source:
     return await open_source(path, worktree=True, keep=keeper or Keeper())
 
 
-@asynccontextmanager
-async def following(source: Source) -> AsyncIterator[asyncio.Queue[Found]]:
-    """What the source yields, as a queue, while the block runs."""
-    queue: asyncio.Queue[Found] = asyncio.Queue()
-
-    async def follow() -> None:
-        async for found in source.snapshots():
-            queue.put_nowait(found)
-
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(follow())
-        yield queue
-        task.cancel()
-
-
-async def snapshot(queue: asyncio.Queue[Found], seconds: float = 10) -> Snapshot:
-    async with asyncio.timeout(seconds):
-        found = await queue.get()
-    assert isinstance(found, Snapshot), found
-    return found
-
-
-async def failure(queue: asyncio.Queue[Found], seconds: float = 10) -> str:
-    async with asyncio.timeout(seconds):
-        found = await queue.get()
-    assert isinstance(found, SourceUnavailableError), found
-    return str(found)
-
-
-def names(found: Snapshot) -> list[str]:
-    return [document.resource.metadata.name for document in found.documents]
-
-
 async def test_a_saved_file_is_seen_within_a_second_and_equal_sets_have_equal_revisions(
     root: Path,
 ) -> None:
@@ -73,31 +36,31 @@ async def test_a_saved_file_is_seen_within_a_second_and_equal_sets_have_equal_re
     source = await opened(root)
     assert isinstance(source, FolderSource)
     assert source.id == f"folder:{root}"
-    async with following(source) as queue:
-        first = await snapshot(queue)
+    async with following(source) as seen:
+        first = await seen.snapshot()
         assert first.revision.startswith("worktree:")
         assert len(first.revision) == len("worktree:") + 12
         begin = time.monotonic()
         (root / "b.yaml").write_text(job("b"))
-        second = await snapshot(queue)
+        second = await seen.snapshot()
         assert time.monotonic() - begin < 1
         assert names(second) == ["a", "b"]
         (root / "b.yaml").unlink()
-        third = await snapshot(queue)
+        third = await seen.snapshot()
         assert third.revision == first.revision
 
 
 async def test_an_edited_script_is_a_new_revision_and_a_touched_one_is_none(root: Path) -> None:
     (root / "a.yaml").write_text(job("a", "entrypoint: train.py"))
     (root / "train.py").write_text("1")
-    async with following(await opened(root)) as queue:
-        first = await snapshot(queue)
+    async with following(await opened(root)) as seen:
+        first = await seen.snapshot()
         os.utime(root / "train.py")
         (root / "notes.txt").write_text("not a spec")
         (root / "train.py").write_text("2")
-        second = await snapshot(queue)
+        second = await seen.snapshot()
         assert first.documents[0].digest != second.documents[0].digest
-        assert queue.empty()
+        assert seen.queue.empty()
 
 
 async def test_a_file_that_is_being_saved_is_left_alone(
@@ -106,42 +69,42 @@ async def test_a_file_that_is_being_saved_is_left_alone(
     monkeypatch.setattr(folder_module, "CALM", 0.3)
     (root / "a.yaml").write_text(job("a"))
     text = job("b") + "---\n" + job("c")
-    async with following(await opened(root)) as queue:
-        await snapshot(queue)
+    async with following(await opened(root)) as seen:
+        await seen.snapshot()
         with (root / "b.yaml").open("w") as file:
             for character in text:
                 file.write(character)
                 file.flush()
                 await asyncio.sleep(0.01)
-        found = await snapshot(queue)
+        found = await seen.snapshot()
         assert (names(found), found.faults) == (["a", "b", "c"], ())
 
 
 async def test_a_file_that_is_cut_short_while_it_is_saved_removes_nothing(root: Path) -> None:
     text = job("a") + "---\n" + job("b")
     (root / "a.yaml").write_text(text)
-    async with following(await opened(root)) as queue:
-        await snapshot(queue)
+    async with following(await opened(root)) as seen:
+        await seen.snapshot()
         (root / "a.yaml").write_text(job("a"))
         await asyncio.sleep(0.4)  # an editor that is slower than two scans
         (root / "a.yaml").write_text(text + "---\n" + job("c"))
-        assert names(await snapshot(queue)) == ["a", "b", "c"]
+        assert names(await seen.snapshot()) == ["a", "b", "c"]
 
 
 async def test_a_removed_root_is_unavailable_and_a_new_one_is_followed(root: Path) -> None:
     (root / "a.yaml").write_text(job("a"))
-    async with following(await opened(root)) as queue:
-        await snapshot(queue)
+    async with following(await opened(root)) as seen:
+        await seen.snapshot()
         shutil.rmtree(root)
-        assert await failure(queue) == (
+        assert await seen.failure() == (
             f"{root} does not exist; put the folder back and Windlass goes on."
             " Nothing is removed meanwhile"
         )
-        root.mkdir()
+        await asyncio.to_thread(root.mkdir)
         (root / "a.yaml").write_text(job("a"))
-        assert names(await snapshot(queue)) == ["a"]
+        assert names(await seen.snapshot()) == ["a"]
         (root / "b.yaml").write_text(job("b"))
-        assert names(await snapshot(queue, 1)) == ["a", "b"]
+        assert names(await seen.snapshot(1)) == ["a", "b"]
 
 
 async def test_without_notifications_the_folder_is_polled_and_a_note_says_so(
@@ -154,12 +117,12 @@ async def test_without_notifications_the_folder_is_polled_and_a_note_says_so(
     monkeypatch.setattr(folder_module, "POLL", 0.1)
     (root / "a.yaml").write_text(job("a"))
     source = await opened(root)
-    async with following(source) as queue:
-        await snapshot(queue)
+    async with following(source) as seen:
+        await seen.snapshot()
         assert "OS file watch limit reached" in source.notes()[0]
         assert "raise fs.inotify.max_user_watches" in source.notes()[0]
         (root / "b.yaml").write_text(job("b"))
-        assert names(await snapshot(queue)) == ["a", "b"]
+        assert names(await seen.snapshot()) == ["a", "b"]
 
 
 async def test_a_lost_notification_costs_time_and_nothing_else(
@@ -168,19 +131,19 @@ async def test_a_lost_notification_costs_time_and_nothing_else(
     monkeypatch.setattr(FolderSource, "_is_relevant", lambda _self, _path: False)
     monkeypatch.setattr(folder_module, "RESCAN", 0.2)
     (root / "a.yaml").write_text(job("a"))
-    async with following(await opened(root)) as queue:
-        await snapshot(queue)
+    async with following(await opened(root)) as seen:
+        await seen.snapshot()
         (root / "b.yaml").write_text(job("b"))
-        assert names(await snapshot(queue)) == ["a", "b"]
+        assert names(await seen.snapshot()) == ["a", "b"]
 
 
 async def test_a_new_windlassignore_takes_effect(root: Path) -> None:
     (root / "a.yaml").write_text(job("a"))
     (root / "b.yaml").write_text(job("b"))
-    async with following(await opened(root)) as queue:
-        await snapshot(queue)
+    async with following(await opened(root)) as seen:
+        await seen.snapshot()
         (root / ".windlassignore").write_text("b.yaml\n")
-        assert names(await snapshot(queue)) == ["a"]
+        assert names(await seen.snapshot()) == ["a"]
 
 
 async def test_a_file_swapped_for_a_link_or_a_fifo_is_never_followed(root: Path) -> None:
@@ -189,15 +152,15 @@ async def test_a_file_swapped_for_a_link_or_a_fifo_is_never_followed(root: Path)
     secret = root.parent / "secret"
     secret.write_text("secret")
     keeper = Keeper()
-    async with following(await opened(root, keeper)) as queue:
-        assert names(await snapshot(queue)) == ["a"]
+    async with following(await opened(root, keeper)) as seen:
+        assert names(await seen.snapshot()) == ["a"]
         (root / "train.py").unlink()
         (root / "train.py").symlink_to(secret)
-        found = await snapshot(queue)
+        found = await seen.snapshot()
         assert "train.py is a symlink" in str(found.faults[0])
         (root / "train.py").unlink()
         os.mkfifo(root / "train.py")
-        found = await snapshot(queue)
+        found = await seen.snapshot()
         assert "train.py is a FIFO" in str(found.faults[0])
 
 
@@ -220,7 +183,7 @@ async def test_a_path_that_is_no_folder_is_told_what_to_give(root: Path) -> None
 
 async def test_following_ends_at_once_when_it_is_cancelled(root: Path) -> None:
     (root / "a.yaml").write_text(job("a"))
-    async with following(await opened(root)) as queue:
-        await snapshot(queue)
+    async with following(await opened(root)) as seen:
+        await seen.snapshot()
         begin = time.monotonic()
     assert time.monotonic() - begin < 1

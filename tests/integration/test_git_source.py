@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from following import following, names
 from gitrepo import AUTHOR, GitRepo, git_environment
 from specs_text import Keeper, job, model
 from windlass.sources import git as git_module
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.git import GitSource
+from windlass.sources.gitcommand import explain_git
 from windlass.sources.loader import Loader
 from windlass.sources.opening import open_source
 from windlass.sources.repository import find_repository
-from windlass.store.base import Snapshot
-
-Found = Snapshot | SourceUnavailableError
 
 
 @pytest.fixture(autouse=True)
-def _isolated_git(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _isolated_git(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM"):
         monkeypatch.setenv(name, git_environment()[name])
-    yield
 
 
 @pytest.fixture
@@ -40,44 +37,11 @@ async def opened(path: Path, keeper: Keeper | None = None) -> Source:
     return await open_source(path, worktree=False, keep=keeper or Keeper())
 
 
-@asynccontextmanager
-async def following(source: Source) -> AsyncIterator[asyncio.Queue[Found]]:
-    """What the source yields, as a queue, while the block runs."""
-    queue: asyncio.Queue[Found] = asyncio.Queue()
-
-    async def follow() -> None:
-        async for found in source.snapshots():
-            queue.put_nowait(found)
-
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(follow())
-        yield queue
-        task.cancel()
-
-
-async def snapshot(queue: asyncio.Queue[Found], seconds: float = 10) -> Snapshot:
-    async with asyncio.timeout(seconds):
-        found = await queue.get()
-    assert isinstance(found, Snapshot), found
-    return found
-
-
-async def failure(queue: asyncio.Queue[Found], seconds: float = 10) -> str:
-    async with asyncio.timeout(seconds):
-        found = await queue.get()
-    assert isinstance(found, SourceUnavailableError), found
-    return str(found)
-
-
 async def note(source: Source, text: str, *, there: bool = True) -> None:
     """Wait until a note contains the text, or none does."""
     async with asyncio.timeout(20):
-        while any(text in line for line in source.notes()) != there:
+        while any(text in line for line in source.notes()) != there:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-
-
-def names(found: Snapshot) -> list[str]:
-    return [document.resource.metadata.name for document in found.documents]
 
 
 async def test_a_commit_is_seen_whole_within_a_second(repo: GitRepo) -> None:
@@ -86,14 +50,14 @@ async def test_a_commit_is_seen_whole_within_a_second(repo: GitRepo) -> None:
     source = await opened(repo.path)
     assert isinstance(source, GitSource)
     assert source.id == f"git:{repo.path}"
-    async with following(source) as queue:
-        found = await snapshot(queue)
+    async with following(source) as seen:
+        found = await seen.snapshot()
         assert (found.source, found.revision, found.author) == (source.id, first, AUTHOR)
         for i in range(5):
             repo.write(f"b{i}.yaml", job(f"b{i}"))
             commit = repo.commit()
             begin = time.monotonic()
-            found = await snapshot(queue)
+            found = await seen.snapshot()
             assert time.monotonic() - begin < 1
             assert found.revision == commit
             assert len(found.documents) == i + 2
@@ -124,13 +88,13 @@ async def test_an_edited_entrypoint_changes_the_digest_and_a_revert_brings_it_ba
     repo.write("a.yaml", job("a", "entrypoint: train.py"))
     repo.write("train.py", "1")
     repo.commit()
-    async with following(await opened(repo.path)) as queue:
-        first = await snapshot(queue)
+    async with following(await opened(repo.path)) as seen:
+        first = await seen.snapshot()
         repo.write("train.py", "2")
         repo.commit()
-        second = await snapshot(queue)
+        second = await seen.snapshot()
         repo.git("revert", "--no-edit", "HEAD")
-        third = await snapshot(queue)
+        third = await seen.snapshot()
     digests = [found.documents[0].digest for found in (first, second, third)]
     assert digests[0] != digests[1]
     assert digests[0] == digests[2]
@@ -141,26 +105,26 @@ async def test_branch_switches_amended_commits_detached_heads_and_packed_refs_ar
 ) -> None:
     repo.write("a.yaml", job("a"))
     first = repo.commit()
-    async with following(await opened(repo.path)) as queue:
-        assert names(await snapshot(queue)) == ["a"]
+    async with following(await opened(repo.path)) as seen:
+        assert names(await seen.snapshot()) == ["a"]
         repo.git("switch", "-q", "-c", "feature/deep/name")
         repo.write("b.yaml", job("b"))
         repo.commit()
-        assert names(await snapshot(queue)) == ["a", "b"]
+        assert names(await seen.snapshot()) == ["a", "b"]
         repo.write("b.yaml", job("c"))
         repo.git("commit", "-q", "-a", "--amend", "-m", "amended")
-        assert names(await snapshot(queue)) == ["a", "c"]
+        assert names(await seen.snapshot()) == ["a", "c"]
         repo.git("pack-refs", "--all", "--prune")
         repo.write("d.yaml", job("d"))
         repo.commit()
-        assert names(await snapshot(queue)) == ["a", "c", "d"]
+        assert names(await seen.snapshot()) == ["a", "c", "d"]
         repo.git("checkout", "-q", "--detach", first)
-        assert (await snapshot(queue)).revision == first
+        assert (await seen.snapshot()).revision == first
         repo.write("e.yaml", job("e"))
         repo.commit()
-        assert names(await snapshot(queue)) == ["a", "e"]
+        assert names(await seen.snapshot()) == ["a", "e"]
         repo.git("switch", "-q", "main")
-        assert names(await snapshot(queue)) == ["a"]
+        assert names(await seen.snapshot()) == ["a"]
 
 
 async def test_a_linked_work_tree_follows_its_own_head(repo: GitRepo, tmp_path: Path) -> None:
@@ -169,13 +133,13 @@ async def test_a_linked_work_tree_follows_its_own_head(repo: GitRepo, tmp_path: 
     repo.git("worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
     side = GitRepo.__new__(GitRepo)
     side.path = tmp_path / "side"
-    async with following(await opened(side.path)) as queue:
-        assert names(await snapshot(queue)) == ["a"]
+    async with following(await opened(side.path)) as seen:
+        assert names(await seen.snapshot()) == ["a"]
         repo.write("main.yaml", job("only-on-main"))
         repo.commit()
         side.write("b.yaml", job("b"))
         side.commit()
-        assert names(await snapshot(queue)) == ["a", "b"]
+        assert names(await seen.snapshot()) == ["a", "b"]
 
 
 async def test_a_sub_folder_is_a_source_of_its_own(repo: GitRepo) -> None:
@@ -194,27 +158,43 @@ async def test_a_sub_folder_is_a_source_of_its_own(repo: GitRepo) -> None:
     assert source.notes()[0].startswith("uncommitted changes that are not applied: deep/a.yaml;")
 
 
-async def test_odd_file_names_are_read(repo: GitRepo) -> None:
-    for i, name in enumerate(
-        ["sp ace.yaml", "ümläut.yaml", "ta\tb.yaml", 'quo"te.yaml', "n\nl.yml"]
-    ):
+async def test_odd_file_names_are_read_unless_nobody_could_type_them(repo: GitRepo) -> None:
+    readable = ["sp ace.yaml", "ümläut.yaml", 'quo"te.yaml', "-dash.yml", "(a)*?[b].yaml"]
+    for i, name in enumerate([*readable, "ta\tb.yaml", "n\nl.yml", "b\udcffd.yaml"]):
         repo.write(name, job(f"j{i}", "entrypoint: ü x.py"))
     repo.write("ü x.py", "1")
     repo.commit()
     found = await (await opened(repo.path)).read()
-    assert (len(found.documents), found.faults) == (5, ())
+    assert sorted(document.path for document in found.documents) == sorted(readable)
+    said = "a file whose name holds bytes that nobody can read or type; rename the file"
+    assert [str(fault) for fault in found.faults] == [
+        f"b?d.yaml:1:1 {said}",
+        f"n?l.yml:1:1 {said}",
+        f"ta?b.yaml:1:1 {said}",
+    ]
+
+
+async def test_a_named_folder_with_a_name_that_is_not_utf8_is_refused(repo: GitRepo) -> None:
+    repo.write("lib/b\udcff.py", "1")
+    repo.write("a.yaml", job("a", "command: [x]\n  files: [lib]"))
+    repo.commit()
+    found = await (await opened(repo.path)).read()
+    assert [str(fault) for fault in found.faults] == [
+        "a.yaml:7:11 spec.files[0]: lib leads to lib/b?.py, whose name holds bytes that nobody"
+        " can read or type; rename the file"
+    ]
 
 
 async def test_a_repository_without_a_commit_says_so_and_starts_at_the_first_one(
     repo: GitRepo,
 ) -> None:
     repo.write("a.yaml", job("a"))
-    async with following(await opened(repo.path)) as queue:
-        assert await failure(queue) == (
+    async with following(await opened(repo.path)) as seen:
+        assert await seen.failure() == (
             f"{repo.path} has no commit yet; run git add and git commit, or start with --worktree"
         )
         repo.commit()
-        assert names(await snapshot(queue)) == ["a"]
+        assert names(await seen.snapshot()) == ["a"]
 
 
 async def test_a_folder_that_is_not_in_the_commit_makes_the_source_unavailable(
@@ -222,13 +202,13 @@ async def test_a_folder_that_is_not_in_the_commit_makes_the_source_unavailable(
 ) -> None:
     repo.write("specs/a.yaml", job("a"))
     repo.commit()
-    async with following(await opened(repo.path / "specs")) as queue:
-        assert names(await snapshot(queue)) == ["a"]
+    async with following(await opened(repo.path / "specs")) as seen:
+        assert names(await seen.snapshot()) == ["a"]
         repo.git("rm", "-q", "-r", "specs")
         repo.commit()
-        assert "specs is no folder at commit" in await failure(queue)
+        assert "specs is no folder at commit" in await seen.failure()
         repo.git("revert", "--no-edit", "HEAD")
-        assert names(await snapshot(queue)) == ["a"]
+        assert names(await seen.snapshot()) == ["a"]
 
 
 async def test_a_removed_repository_is_unavailable_and_goes_on_when_it_is_back(
@@ -236,13 +216,13 @@ async def test_a_removed_repository_is_unavailable_and_goes_on_when_it_is_back(
 ) -> None:
     repo.write("a.yaml", job("a"))
     repo.commit()
-    async with following(await opened(repo.path)) as queue:
-        await snapshot(queue)
+    async with following(await opened(repo.path)) as seen:
+        await seen.snapshot()
         shutil.copytree(repo.path, tmp_path / "copy")
         shutil.rmtree(repo.path)
-        assert "Nothing is removed meanwhile" in await failure(queue)
+        assert "Nothing is removed meanwhile" in await seen.failure()
         (tmp_path / "copy").rename(repo.path)
-        assert names(await snapshot(queue)) == ["a"]
+        assert names(await seen.snapshot()) == ["a"]
 
 
 async def test_links_submodules_and_lfs_pointers_in_a_commit_are_refused(
@@ -328,15 +308,15 @@ async def test_uncommitted_changes_are_noted_while_following_and_the_note_goes_w
     repo.write("a.yaml", job("a"))
     repo.commit()
     source = await opened(repo.path)
-    async with following(source) as queue:
-        await snapshot(queue)
+    async with following(source) as seen:
+        await seen.snapshot()
         await note(source, "uncommitted", there=False)
         for i in range(7):
             repo.write(f"n{i}.yaml", job(f"n{i}"))
         await note(source, "n0.yaml, n1.yaml, n2.yaml, n3.yaml, n4.yaml and 2 more")
-        assert queue.empty()
+        assert seen.queue.empty()
         repo.commit()
-        assert len((await snapshot(queue)).documents) == 8
+        assert len((await seen.snapshot()).documents) == 8
         await note(source, "uncommitted", there=False)
 
 
@@ -350,12 +330,12 @@ async def test_one_changed_line_among_two_thousand_documents_parses_one_file(
     repo.commit()
     keeper = Keeper()
     loader = Loader(keeper)
-    async with following(GitSource(await find_repository(repo.path), loader)) as queue:
-        first = await snapshot(queue, 60)
+    async with following(GitSource(await find_repository(repo.path), loader)) as seen:
+        first = await seen.snapshot(60)
         assert (loader.parses, len(keeper.kept)) == (2000, 1)
         repo.write("f7/j7.yaml", job("j7", "entrypoint: train.py\n  retries: 1"))
         repo.commit()
-        second = await snapshot(queue)
+        second = await seen.snapshot()
         assert (loader.parses, len(keeper.kept)) == (2001, 1)
     changed = [a for a, b in zip(first.documents, second.documents, strict=True) if a is not b]
     assert [document.path for document in changed] == ["f7/j7.yaml"]
@@ -364,13 +344,14 @@ async def test_one_changed_line_among_two_thousand_documents_parses_one_file(
 async def test_many_commits_in_a_row_end_at_the_last_one(repo: GitRepo) -> None:
     repo.write("a.yaml", job("a"))
     repo.commit()
-    async with following(await opened(repo.path)) as queue:
-        await snapshot(queue)
+    async with following(await opened(repo.path)) as seen:
+        await seen.snapshot()
         for i in range(15):
             repo.write("a.yaml", job(f"a{i}"))
-            last = repo.commit()
+            repo.commit()
+        last = repo.git("rev-parse", "HEAD")
         async with asyncio.timeout(10):
-            while (await snapshot(queue)).revision != last:
+            while (await seen.snapshot()).revision != last:
                 pass
 
 
@@ -395,3 +376,48 @@ async def test_a_missing_object_makes_the_source_unavailable_or_a_fault_and_neve
         assert "git fsck" in str(error)  # noqa: PT017
     else:
         assert found.faults
+
+
+def test_a_repository_of_another_user_is_told_how_to_be_trusted(repo: GitRepo) -> None:
+    refused = subprocess.run(
+        ["git", "-C", str(repo.path), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**git_environment(), "GIT_TEST_ASSUME_DIFFERENT_OWNER": "1", "LC_ALL": "C"},
+    )
+    assert str(explain_git(repo.path, "rev-parse", refused.stderr)) == (
+        f"git does not trust {repo.path}, which another user owns; run git config --global"
+        f" --add safe.directory {repo.path} as the user of the daemon"
+    )
+
+
+async def test_a_folder_inside_the_git_directory_is_refused(repo: GitRepo) -> None:
+    with pytest.raises(SourceUnavailableError, match="lies inside a git directory"):
+        await opened(repo.path / ".git" / "refs")
+
+
+async def test_reads_at_the_same_time_give_the_same_set(repo: GitRepo) -> None:
+    for i in range(50):
+        repo.write(f"a{i}.yaml", job(f"a{i}"))
+    repo.commit()
+    source = await opened(repo.path)
+    found = await asyncio.gather(*(source.read() for _ in range(4)))
+    assert [len(snapshot.documents) for snapshot in found] == [50] * 4
+    assert all(snapshot.documents == found[0].documents for snapshot in found)
+
+
+async def test_following_ends_at_once_when_it_is_cancelled(repo: GitRepo) -> None:
+    repo.write("a.yaml", job("a"))
+    repo.commit()
+    async with following(await opened(repo.path)) as seen:
+        await seen.snapshot()
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 1
+
+
+async def test_a_worktree_source_reads_saved_files_inside_a_repository(repo: GitRepo) -> None:
+    repo.write("a.yaml", job("a"))
+    source = await open_source(repo.path, worktree=True, keep=Keeper())
+    assert names(await source.read()) == ["a"]
+    assert source.id == f"folder:{repo.path}"

@@ -29,8 +29,8 @@ CALM = 0.05
 """Seconds between two scans that must agree."""
 LONG_CALM = 1.0
 """The same, when documents are gone: half of a file is no reason to remove what the rest said."""
-PATIENCE = 20.0
-"""Seconds after which a folder that never comes to rest counts as unavailable."""
+MAX_TRIES = 200
+"""Scans after which a folder that never comes to rest counts as unavailable."""
 
 
 class FolderSource(Source):
@@ -45,17 +45,12 @@ class FolderSource(Source):
         self._loaded_notes: tuple[str, ...] = ()
         self._survey: Survey | None = None
         self._keys: frozenset[Key] = frozenset()
+        self._one_read = asyncio.Lock()
 
     async def read(self) -> Snapshot:
         """The whole current set. Raises SourceUnavailableError."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                loaded = await self._load()
-        except TimeoutError as error:
-            raise SourceUnavailableError(
-                f"{self._root} has not come to rest in {PATIENCE:.0f} s;"
-                " look for a program that keeps writing specs there"
-            ) from error
+        async with self._one_read:
+            loaded = await self._load()
         self._loaded_notes = loaded.notes
         self._keys = _keys(loaded)
         return Snapshot(
@@ -118,26 +113,22 @@ class FolderSource(Source):
 
     async def _load(self) -> Loaded:
         """Read the set once the folder has come to rest."""
-        while True:
+        first = None
+        for _ in range(MAX_TRIES):
             try:
-                survey = await self._settled_survey(CALM)
-                loaded = await asyncio.to_thread(self._loader.load, self._tree, survey)
-                if self._keys - _keys(loaded) and not await self._stays(survey):
-                    continue
+                survey = await asyncio.to_thread(self._loader.survey, self._tree)
+                if first is not None and survey.same_as(first):
+                    loaded = await asyncio.to_thread(self._loader.load, self._tree, survey)
+                    if not self._keys - _keys(loaded) or await self._stays(survey):
+                        self._survey = survey
+                        return loaded
+                first = survey
             except TreeChangedError:
-                await asyncio.sleep(CALM)
-            else:
-                self._survey = survey
-                return loaded
-
-    async def _settled_survey(self, calm: float) -> Survey:
-        first = await asyncio.to_thread(self._loader.survey, self._tree)
-        while True:
-            await asyncio.sleep(calm)
-            second = await asyncio.to_thread(self._loader.survey, self._tree)
-            if second.same_as(first):
-                return second
-            first = second
+                first = None
+            await asyncio.sleep(CALM)
+        raise SourceUnavailableError(
+            f"{self._root} does not come to rest; look for a program that keeps writing specs there"
+        )
 
     async def _stays(self, survey: Survey) -> bool:
         await asyncio.sleep(LONG_CALM)

@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.gitcommand import GitError
 from windlass.sources.gittree import Blobs, GitTree, parse_listing
-from windlass.sources.loader import Loaded, Loader
+from windlass.sources.loader import Loader
 from windlass.sources.repository import MAX_LISTED, Repository
 from windlass.sources.watch import Watch
 from windlass.store.base import Snapshot
 
 CHECK = 2.0
 """Seconds between looks at HEAD that nothing asked for."""
-READ_TIMEOUT = 120.0
+READ_TIMEOUT = 600.0
 """Seconds that reading one commit may take."""
 NOTES_PAUSE = 2.0
 """Seconds between two looks at the work tree, at least."""
@@ -38,6 +38,7 @@ class GitSource(Source):
         self._loader = loader
         self._loaded_notes: tuple[str, ...] = ()
         self._uncommitted = ""
+        self._one_read = asyncio.Lock()
 
     async def read(self) -> Snapshot:
         """The set at HEAD, with fresh notes. Raises SourceUnavailableError."""
@@ -55,10 +56,7 @@ class GitSource(Source):
             if key != told:
                 told = key
                 yield found
-            if isinstance(found, SourceUnavailableError):
-                await self._moved(stamp, once=True)
-            else:
-                await self._moved(stamp)
+            await self._moved(stamp, once=isinstance(found, SourceUnavailableError))
 
     def notes(self) -> tuple[str, ...]:
         """What a person should know of this source now."""
@@ -71,12 +69,16 @@ class GitSource(Source):
             return error
 
     async def _read(self) -> Snapshot:
+        async with self._one_read:
+            return await self._read_head()
+
+    async def _read_head(self) -> Snapshot:
         commit = await self._repository.head()
         entries = parse_listing(await self._repository.listing(commit))
         blobs = Blobs(self._repository.top)
         try:
             async with asyncio.timeout(READ_TIMEOUT):
-                loaded = await asyncio.to_thread(self._load, GitTree(entries, blobs))
+                loaded = await asyncio.to_thread(self._loader.load, GitTree(entries, blobs))
         except TimeoutError as error:
             raise SourceUnavailableError(
                 f"commit {commit.short} of {self._repository.top} could not be read in"
@@ -86,9 +88,6 @@ class GitSource(Source):
             blobs.close()
         self._loaded_notes = loaded.notes
         return Snapshot(self.id, commit.id, commit.author, loaded.documents, loaded.faults)
-
-    def _load(self, tree: GitTree) -> Loaded:
-        return self._loader.load(tree)
 
     async def _moved(self, stamp: tuple[str, ...], *, once: bool = False) -> None:
         """Return when HEAD may name another commit; keep the notes fresh meanwhile."""

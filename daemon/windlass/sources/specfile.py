@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydantic import JsonValue, ValidationError
 
@@ -47,6 +47,8 @@ class Spec:
     path: str
     line: int
     references: tuple[Reference, ...]
+    named: tuple[tuple[str, str], ...]
+    """(field, path) of the files that it names."""
     text: str
 
     def fault(self, field: str, message: str) -> Fault:
@@ -120,15 +122,25 @@ def _read_spec(document: YamlDocument, path: str, line: int) -> Spec | list[Faul
         invalid = _validate(document.value)
         if not isinstance(invalid, list):
             if not found:
-                return Spec(
-                    invalid, key_of(invalid), path, line, references_of(invalid), document.text
-                )
+                return _spec(invalid, path, line, document.text)
             return found
         for wrong in invalid:
             if wrong.at_key or not any(_covers(wrong.path, other) for other in blamed):
                 place = place_of_field(document, wrong.path, at_key=wrong.at_key)
                 found.append(Fault(path, *place, field_text(wrong.path), wrong.message, key))
     return sorted(found, key=lambda fault: (fault.line, fault.column))
+
+
+def _spec(resource: Resource, path: str, line: int, text: str) -> Spec:
+    return Spec(
+        resource=resource,
+        key=key_of(resource),
+        path=path,
+        line=line,
+        references=references_of(resource),
+        named=resource.spec.named_files(),
+        text=text,
+    )
 
 
 def _covers(path: FieldPath, blamed: FieldPath) -> bool:
@@ -211,12 +223,3 @@ def _guess(text: str) -> tuple[str, str, str]:
 
 def _parts(field: str) -> FieldPath:
     return tuple(int(index) if index else name for name, index in _PART.findall(field))
-
-
-def rename(file: SpecFile, path: str) -> SpecFile:
-    """The same content at another path."""
-    return SpecFile(
-        tuple(replace(spec, path=path) for spec in file.specs),
-        tuple(replace(fault, path=path) for fault in file.faults),
-        file.ours,
-    )
