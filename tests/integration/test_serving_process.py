@@ -165,8 +165,13 @@ class TestStop:
             assert serving.infer("m", ONE_ROW).status_code == 200
 
     def test_the_log_is_one_json_object_a_line(self, serving: Serving, tmp_path: Path) -> None:
-        serving.deploy("m", onnx_models.constant(tmp_path / "m.onnx", 1))
+        serving.deploy("m", onnx_models.addition(tmp_path / "m.onnx"))
+        inputs = [tensor(name, "FP32", [len(name)], [0] * len(name)) for name in ("left", "right")]
+        assert serving.infer("m", {"inputs": inputs}).status_code == 400
+        (tmp_path / "bad.onnx").write_bytes(b"junk")
+        serving.put("bad", tmp_path / "bad.onnx")
+        serving.settle("bad")
         serving.process.terminate()
         serving.process.wait(20)
         events = [json.loads(line)["event"] for line in serving.log().splitlines()]
-        assert events == ["serving", "load", "stopping", "stopped"]
+        assert events == ["serving", "load", "load", "stopping", "stopped"]

@@ -61,6 +61,11 @@ class Clients:
         for thread in self._threads:
             thread.join(30)
 
+    def ask_on(self) -> None:
+        """Wait until there are more answers than now."""
+        seen = len(self.answers) + len(self.faults)
+        until(lambda: len(self.answers) + len(self.faults) > seen, "the clients ask on")
+
     def _ask(self) -> None:
         with httpx.Client(timeout=30) as client:
             while not self._stop.is_set():
@@ -79,9 +84,8 @@ class TestSwaps:
         serving.deploy("m", models[0])
         with Clients(f"http://127.0.0.1:{serving.port}/v2/models/m/infer") as clients:
             for swap in range(1, SWAPS + 1):
-                seen = len(clients.answers)
                 serving.deploy("m", models[swap % len(models)])
-                until(lambda seen=seen: len(clients.answers) > seen, "clients go on")  # type: ignore[misc]
+                clients.ask_on()
         assert clients.faults == []
         assert {answer.status_code for answer in clients.answers} == {200}
         for answer in clients.answers:
