@@ -1,0 +1,172 @@
+"""``python -m windlass.serving --state DIR``: start and stop of the serving process.
+
+Composition root of the data plane; outside the eight hops. Ends on SIGTERM, SIGINT or
+``POST /stop`` after the requests under way, at most 30 s later. Exit codes: 0 stopped, 73 the state
+folder takes no files, 75 another process holds it, 98 the port is taken, 1 any other reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+
+from windlass.serving.admin import Admin
+from windlass.serving.deployments import Deployments
+from windlass.serving.front import Front, Limits
+from windlass.serving.metrics import Metrics
+from windlass.serving.process import Folder, StartError, public_socket
+
+STOP_GRACE = 30
+"""Seconds that requests under way get at a stop."""
+KEEP_ALIVE = 75
+"""Seconds that an idle connection is kept."""
+LOADERS = 2
+"""Versions that are loaded at the same time, over all Deployments."""
+
+log = structlog.get_logger()
+
+
+class HttpServer(uvicorn.Server):
+    """One HTTP listener of several in the same loop; signals are the process's, not its own."""
+
+    def __init__(self, app: Starlette, listener: socket.socket) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=STOP_GRACE,
+            )
+        )
+        self._listener = listener
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def run_until_stopped(self) -> None:
+        """Serve until ``should_exit`` is set and the requests under way have ended."""
+        await self.serve(sockets=[self._listener])
+
+
+async def serve(folder: Folder, host: str, port: int) -> None:
+    """Listen, announce, and serve until a signal comes. Raises StartError."""
+    version = _version()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    public = public_socket(host, port)
+    private = folder.admin_socket()
+    port = public.getsockname()[1]
+    folder.announce(host, port, version)
+    log.info("serving", host=host, port=port, pid=os.getpid(), version=version)
+    metrics = Metrics()
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 2, "infer")
+    async with asyncio.TaskGroup() as tasks:
+        loads = ThreadPoolExecutor(LOADERS, "load")
+        deployments = Deployments(tasks, loads, metrics.load_ended)
+        front = Front(deployments, metrics, pool, version, Limits())
+        admin = Admin(deployments, version, stop.set)
+        servers = HttpServer(front.app(), public), HttpServer(admin.app(), private)
+        for server in servers:
+            tasks.create_task(server.run_until_stopped())
+        await stop.wait()
+        log.info("stopping", grace=STOP_GRACE)
+        for server in servers:
+            server.should_exit = True
+        deployments.cancel()
+    folder.withdraw()
+    log.info("stopped")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the process; the result is its exit code."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _log_as_json()
+    folder = Folder(options.state.absolute())
+    try:
+        folder.hold()
+        asyncio.run(serve(folder, options.host, options.port))
+    except StartError as error:
+        log.error("cannot start", message=str(error))  # noqa: TRY400 - the message says it all
+        with contextlib.suppress(OSError):
+            folder.report(error)
+        return error.code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m windlass.serving", description="Serve Deployments over HTTP."
+    )
+    parser.add_argument("--state", type=Path, required=True, help="folder of this process's own")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=_port, default=8701, help="port; 0 takes a free one")
+    return parser
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port; use 0 to 65535")
+    return number
+
+
+def _version() -> str:
+    try:
+        return installed_version("windlass")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def _log_as_json() -> None:
+    """One JSON line an event on stderr, the libraries' warnings too."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer()],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+            foreign_pre_chain=shared,
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    # Not sys.exit: it would wait for a thread in which a model runs or loads without end.
+    os._exit(code)
