@@ -303,6 +303,7 @@ class Files(http.server.BaseHTTPRequestHandler):
     """Serves ``/model.onnx``, redirects, refuses, fails and dawdles, by path."""
 
     asked: ClassVar[list[str]] = []
+    go_on: ClassVar[threading.Event] = threading.Event()
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
@@ -313,6 +314,8 @@ class Files(http.server.BaseHTTPRequestHandler):
             self.end_headers()
         elif place == "/model.onnx":
             self._answer(200, model_bytes())
+        elif place == "/slow":
+            self.go_on.wait(20)
         elif place == "/short":
             self.send_response(200)
             self.send_header("Content-Length", "1000")
@@ -334,6 +337,7 @@ class Files(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[str]:
     Files.asked.clear()
+    Files.go_on.clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files) as listening:
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -381,6 +385,23 @@ async def test_a_download_that_fails_says_why_and_whether_another_try_may_help(
     assert found.attempt_counts is counts
     assert said in found.message
     assert "secret" not in found.message
+
+
+async def test_deleting_a_model_ends_its_download(
+    target: LocalTarget, adapter: LocalAdapter, server: str
+) -> None:
+    """Meanwhile it is progressing, for as long as the other side takes."""
+    desired = from_url(target, f"{server}/slow", "sha256:" + "b" * 64)
+    found = await start(adapter, desired)
+    await until(lambda: "/slow" in Files.asked, "the request")
+    seen = await look(adapter, desired.owner, found.external)
+    assert isinstance(seen, Found)
+    assert seen.state is State.PROGRESSING
+    (attempt,) = (target.state / "models" / "default.wine").glob("*/")
+    pid = claimant(attempt)
+    await gone(adapter, desired.owner, found.external)
+    await until(lambda: not lives(pid), "the end of the download")
+    Files.go_on.set()
 
 
 async def test_a_download_that_nobody_answers_may_be_tried_again(

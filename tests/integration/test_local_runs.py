@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -227,6 +228,22 @@ async def test_what_a_script_leaves_running_ends_with_it(
     assert not [pid for pid in await family(folder_of(target, found)) if lives(pid)]
 
 
+async def test_a_runner_that_does_not_stop_is_killed_with_all_that_it_started(
+    target: LocalTarget, adapter: LocalAdapter
+) -> None:
+    """Long after the cancel was asked, nothing is left to its good will."""
+    desired = target.script(FAMILY.replace(", env={}", "") + "time.sleep(60)")
+    found = await start(adapter, desired)
+    folder = folder_of(target, found)
+    pids = await family(folder)
+    os.kill(json.loads((folder / "claim.json").read_text())["pid"], signal.SIGSTOP)
+    await adapter.delete(desired.owner, found.external)
+    assert all(lives(pid) for pid in pids)
+    os.utime(folder / "cancel", (0, 0))
+    await gone(adapter, desired.owner, found.external)
+    assert not [pid for pid in pids if lives(pid)]
+
+
 async def test_a_killed_runner_takes_its_program_along_and_the_attempt_does_not_count(
     target: LocalTarget, adapter: LocalAdapter
 ) -> None:
@@ -330,10 +347,10 @@ def stranger_process() -> subprocess.Popen[bytes]:
     return subprocess.Popen(["sleep", "60"])
 
 
-def starter_process(root: Path) -> subprocess.Popen[bytes]:
-    """What a daemon is to a run: starts SURVIVOR below ``root`` and says so."""
+def starter_process(root: Path, say: str = "after") -> subprocess.Popen[bytes]:
+    """What a daemon is to a run: starts SURVIVOR below ``root``, and says when."""
     return subprocess.Popen(
-        [sys.executable, "-c", STARTER, str(root)],
+        [sys.executable, "-c", STARTER, str(root), say],
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         start_new_session=True,
@@ -342,6 +359,7 @@ def starter_process(root: Path) -> subprocess.Popen[bytes]:
 
 SURVIVOR = """
 import os, time
+open("../started", "a").write("x")
 while not os.path.exists("../go"):
     time.sleep(0.02)
 open("out", "w").write("survived")
@@ -353,10 +371,15 @@ from rig.local import LocalTarget, start
 
 async def main():
     target = LocalTarget(Path(sys.argv[1]))
-    desired = target.script({SURVIVOR!r}, outputs={{"out": "out"}})
+    text = {SURVIVOR!r}
+    if sys.argv[2] == "before":
+        text = text.replace("../go", str(target.root / "go"))
+    desired = target.script(text, outputs={{"out": "out"}})
     async with target.adapter() as adapter:
+        if sys.argv[2] == "before":
+            print("before", flush=True)
         await start(adapter, desired)
-        print("started", flush=True)
+        print("after", flush=True)
         time.sleep(60)
 
 asyncio.run(main())
@@ -369,7 +392,7 @@ async def test_the_starter_killed_with_kill_9_does_not_touch_the_run(target: Loc
     starter = starter_process(target.root)
     assert starter.stdout is not None
     with starter.stdout as output:
-        assert output.readline() == b"started\n"
+        assert output.readline() == b"after\n"
         os.killpg(starter.pid, signal.SIGKILL)
         starter.wait()
     async with target.adapter() as adapter:
@@ -379,6 +402,31 @@ async def test_the_starter_killed_with_kill_9_does_not_touch_the_run(target: Loc
         (folder_of(target, found) / "go").touch()
         ended = await settled(adapter, desired.owner, found.external)
     assert target.store.read(ended.outputs["out"].digest) == b"survived"
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.04, 0.06, 0.09])
+async def test_a_starter_killed_at_any_moment_leads_to_one_run(
+    target: LocalTarget, delay: float
+) -> None:
+    """Between staging, rename, start and claim: the next create completes what is there."""
+    (target.root / "go").touch()
+    starter = starter_process(target.root, "before")
+    assert starter.stdout is not None
+    with starter.stdout as output:
+        assert output.readline() == b"before\n"
+        await asyncio.sleep(delay)
+        os.killpg(starter.pid, signal.SIGKILL)
+        starter.wait()
+    desired = target.script(
+        SURVIVOR.replace("../go", str(target.root / "go")), outputs={"out": "out"}
+    )
+    async with target.adapter() as adapter:
+        await adapter.find(desired.owner)
+        found = await start(adapter, desired)
+        ended = await settled(adapter, desired.owner, found.external)
+        assert ended.state is State.SUCCEEDED, ended.message
+        assert [path.name for path in (target.state / "runs").iterdir()] == [found.external.name]
+        assert (folder_of(target, found) / "started").read_text() == "x"
 
 
 async def test_secrets_reach_the_script_and_no_file_and_no_message(

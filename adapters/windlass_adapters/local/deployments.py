@@ -31,7 +31,7 @@ from windlass_adapters.base import (
 from windlass_adapters.local.admin import Admin, View
 from windlass_adapters.local.params import DeploymentOptions, LocalParams
 from windlass_adapters.local.records import BrokenRecordError
-from windlass_adapters.local.servers import Listening, Server, Starting
+from windlass_adapters.local.servers import Listening, Server
 from windlass_schemas import (
     DEFAULT_NAMESPACE,
     Deployment,
@@ -201,11 +201,15 @@ class Deployments:
                     return live
                 await asyncio.to_thread(self._server.stop, live)
                 return None
-            if not isinstance(live, Starting):
+            if live is None:
                 await asyncio.to_thread(self._server.start)
+                live = await asyncio.to_thread(self._server.look)
             refusal = await asyncio.to_thread(self._server.refusal)
             if refusal is not None:
                 raise WaitingError(refusal.message, reason=refusal.reason)
+            if live is None:
+                log = self._server.folder / "serving.log"
+                raise TransientError(f"the serving process ended at once; {log} says why")
             return None
 
     def _found(self, view: View, live: Listening) -> Found:

@@ -107,7 +107,8 @@ class Run:
 
     def _watch(self, program: int) -> tuple[int, Stop | None]:
         """Wait for the end; TERM at the limit or on request, KILL after the grace."""
-        limit = time.monotonic() + (self._order.time_limit or float("inf"))
+        seconds = self._order.time_limit
+        limit = float("inf") if seconds is None else time.monotonic() + seconds
         status: int | None = None
         stop: Stop | None = None
         while True:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from windlass_adapters.base import AmbiguousError
 from windlass_adapters.local.processes import ProcessId, is_alive, launch, send
-from windlass_adapters.local.records import read_process
+from windlass_adapters.local.records import read_process, write_record
 from windlass_adapters.local.storage import load, writing
 from windlass_schemas import Reason
 
@@ -79,6 +79,8 @@ class Server:
             self.folder.mkdir(parents=True, exist_ok=True)
             if error.exists():
                 error.replace(self.folder / "last-error.json")
+            # Nobody, until the new process says who it is: also shows that the disk takes files.
+            write_record(self.folder / "starting.json", ProcessId(0, 0, "")._asdict())
             place = ["--host", self._host, "--port", str(self._port)]
             arguments = [SERVING_MODULE, "--state", str(self.folder), *place]
             try:
