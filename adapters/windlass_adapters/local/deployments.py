@@ -131,17 +131,11 @@ class Deployments:
         ]
 
     async def apply(self, owner: Owner, action: Create | Update) -> Found:
-        """Have it served; if there is nobody to serve it yet, only see to that."""
+        """Have it served. Raises WaitingError while there is nobody to serve it yet."""
         wanted = action.wanted
         live = await self._ensure_server()
         if live is None:
-            return Found(
-                external=External(SERVER_ROLE, wanted.name, wanted.name),
-                owner_uid=owner.uid,
-                state=State.PROGRESSING,
-                pending_digest=wanted.digest,
-                message="the serving process is starting",
-            )
+            raise WaitingError("the serving process is starting", reason=Reason.PROGRESSING)
         body = DeploymentBody.model_validate(wanted.body)
         if not await asyncio.to_thread(self._store.has, body.artifact):
             raise TransientError(
