@@ -120,7 +120,7 @@ async def test_without_notifications_the_folder_is_polled_and_a_note_says_so(
     async with following(source) as seen:
         await seen.snapshot()
         async with asyncio.timeout(5):
-            while not source.notes():  # noqa: ASYNC110  # notes have no event
+            while not source.notes():  # notes have no event
                 await asyncio.sleep(0.01)
         assert "OS file watch limit reached" in source.notes()[0]
         assert "raise fs.inotify.max_user_watches" in source.notes()[0]

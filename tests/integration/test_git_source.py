@@ -40,7 +40,7 @@ async def opened(path: Path, keeper: Keeper | None = None) -> Source:
 async def note(source: Source, text: str, *, there: bool = True) -> None:
     """Wait until a note contains the text, or none does."""
     async with asyncio.timeout(20):
-        while any(text in line for line in source.notes()) != there:  # noqa: ASYNC110
+        while any(text in line for line in source.notes()) != there:
             await asyncio.sleep(0.05)
 
 
