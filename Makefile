@@ -40,7 +40,7 @@ format: install-dev ## mend what ruff can mend
 
 .PHONY: bench
 bench: install-dev ## measure: seconds to the first prediction, memory, latencies
-	@for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+	@for bench in tests/bench/bench_*.py; do PYTHONPATH=tests $(BIN)/python $$bench || exit 1; done
 
 .PHONY: test-fresh
 test-fresh: ## the README in a bare Debian root (needs root and debootstrap; takes minutes)

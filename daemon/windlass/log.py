@@ -18,7 +18,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 MASK = "***"
 
 _SECRET_NAME = re.compile(
-    r"(^|[_-])(pass(word|wd|phrase)?|secrets?|authorization|credentials?|cookie"
+    r"(^|[_-])(pass(word|wd|phrase)|secrets?|authorization|credentials?|cookie"
     r"|(api|access|private|secret)[_-]?key|(auth|access|bearer|refresh|session)[_-]?token)($|[_-])"
     r"|^token$",
     re.IGNORECASE,

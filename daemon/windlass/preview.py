@@ -91,7 +91,7 @@ class _Look:
 
 async def _look(reconciler: Reconciler, object_: Object) -> _Look:
     try:
-        situation = await reconciler.situation(object_)
+        situation = await reconciler.situations.of(object_)
     except AdapterError as error:
         return _Look(object_, error=str(error))
     return _Look(object_, situation, plan(situation))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +15,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rig import onnx_models
-from rig.serving import Serving, digest_of_file, tensor
+from rig.serving import Serving, digest_of_file, tensor, under_way, until
 
 BODY_LIMIT = 64 << 20
+UNDER_WAY_LIMIT = 512
 TRITON_CALLS = Path(onnx_models.__file__).with_name("triton_calls.py")
 SAMPLES: dict[str, list[object]] = {
     "BOOL": [True, False],
@@ -48,6 +52,14 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         process.put("broken", onnx_models.zipmap(folder / "broken.onnx"))
         assert process.settle("broken")["state"] == "Failed"
         yield process
+
+
+def half_request(serving: Serving, length: int, *headers: str) -> socket.socket:
+    """A connection that has sent the head of an inference request, and no body yet."""
+    lines = ("POST /v2/models/fp32/infer HTTP/1.1", "Host: x", f"Content-Length: {length}")
+    client = socket.create_connection(("127.0.0.1", serving.port), timeout=20)
+    client.sendall("\r\n".join((*lines, *headers, "", "")).encode())
+    return client
 
 
 def error_of(serving: Serving, document: object, model: str = "fp32") -> str:
@@ -282,6 +294,41 @@ class TestRoutes:
         assert response.status_code == 503
         assert response.headers["retry-after"] == "1"
         assert "export a scikit-learn classifier with zipmap=False" in response.json()["error"]
+
+
+class TestRudeClients:
+    def test_a_large_body_that_asks_first_is_refused_before_it_comes(
+        self, serving: Serving
+    ) -> None:
+        with half_request(serving, BODY_LIMIT + 1, "Expect: 100-continue") as client:
+            assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+    def test_clients_that_hang_up_leave_nothing_behind(self, serving: Serving) -> None:
+        for length in (1, 1000):
+            half_request(serving, length).close()
+        whole = json.dumps(fp32()).encode()
+        with half_request(serving, len(whole)) as client:
+            client.sendall(whole)
+        until(lambda: under_way(serving) == 0, "nothing is under way")
+        assert serving.infer("fp32", fp32()).status_code == 200
+
+    def test_more_requests_than_it_takes_on_are_told_to_come_again(self, serving: Serving) -> None:
+        with contextlib.ExitStack() as waiting:
+            for _ in range(UNDER_WAY_LIMIT):
+                waiting.enter_context(half_request(serving, 1))
+            until(lambda: under_way(serving) == UNDER_WAY_LIMIT, "it is full")
+            response = serving.infer("fp32", fp32())
+            assert response.status_code == 503
+            assert response.headers["retry-after"] == "1"
+            assert "try again" in response.json()["error"]
+            assert serving.client.get("/v2/health/live").status_code == 200
+        until(lambda: serving.infer("fp32", fp32()).status_code == 200, "it takes requests again")
+
+
+class TestSpeed:
+    def test_an_answer_does_not_wait_for_a_delayed_acknowledgement(self, serving: Serving) -> None:
+        seconds = [serving.infer("fp32", fp32()).elapsed.total_seconds() for _ in range(21)]
+        assert statistics.median(seconds) < 0.03
 
 
 class TestNumbers:

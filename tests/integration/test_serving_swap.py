@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from rig import onnx_models
-from rig.serving import Serving, digest_of_file, tensor, until
+from rig.serving import Serving, digest_of_file, tensor, under_way, until
 
 SWAPS = 50
 CLIENTS = 8
@@ -34,13 +34,6 @@ def rounds(count: int) -> dict[str, object]:
     return {"inputs": [tensor("rounds", "INT64", [1], [count])]}
 
 
-def under_way(serving: Serving) -> float:
-    """How many requests wait or run."""
-    lines = serving.client.get("/metrics").text.splitlines()
-    name = "windlass_serving_requests_in_flight "
-    return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
-
-
 class Clients:
     """Several clients that ask without a pause until told to stop."""
 
@@ -61,6 +54,11 @@ class Clients:
         for thread in self._threads:
             thread.join(30)
 
+    def ask_on(self) -> None:
+        """Wait until there are more answers than now."""
+        seen = len(self.answers) + len(self.faults)
+        until(lambda: len(self.answers) + len(self.faults) > seen, "the clients ask on")
+
     def _ask(self) -> None:
         with httpx.Client(timeout=30) as client:
             while not self._stop.is_set():
@@ -79,9 +77,8 @@ class TestSwaps:
         serving.deploy("m", models[0])
         with Clients(f"http://127.0.0.1:{serving.port}/v2/models/m/infer") as clients:
             for swap in range(1, SWAPS + 1):
-                seen = len(clients.answers)
                 serving.deploy("m", models[swap % len(models)])
-                until(lambda seen=seen: len(clients.answers) > seen, "clients go on")  # type: ignore[misc]
+                clients.ask_on()
         assert clients.faults == []
         assert {answer.status_code for answer in clients.answers} == {200}
         for answer in clients.answers:

@@ -48,6 +48,7 @@ class Project:
         self.state = folder / "state"
         self.log = folder / "daemon.log"
         self.api_port, self.serving_port = free_ports(2)
+        self._daemons: list[Daemon] = []
         self.environment = {
             **{name: value for name, value in os.environ.items() if "WINDLASS" not in name},
             "GIT_CONFIG_GLOBAL": os.devnull,
@@ -114,7 +115,8 @@ class Project:
 
     def up(self, *flags: str, path: str = ".") -> Daemon:
         """Start the daemon, and return at once."""
-        return Daemon(self, ["up", path, *flags])
+        self._daemons.append(Daemon(self, ["up", path, *flags]))
+        return self._daemons[-1]
 
     # ---- what a user sees
 
@@ -171,7 +173,8 @@ class Project:
     def infer(self, model: str, body: str) -> Mapping[str, Sequence[float]]:
         """One prediction as curl would get it: data by output. Empty while nobody answers."""
         try:
-            return Caller(self, model, body).call()
+            with contextlib.closing(Caller(self, model, body)) as caller:
+                return caller.call()
         except (httpx.HTTPError, RefusedError):
             return {}
 
@@ -193,12 +196,12 @@ class Project:
 
     def close(self) -> None:
         """Stop whatever still runs."""
+        for daemon in self._daemons:
+            daemon.kill()
         while found := list(self.processes()):
             for pid in found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
             time.sleep(0.02)
 
 
@@ -254,6 +257,10 @@ class Caller:
         self._url = f"http://127.0.0.1:{project.serving_port}/v2/models/{model}/infer"
         self._body = body
 
+    def close(self) -> None:
+        """Give up the connection."""
+        self._http.close()
+
     def call(self) -> dict[str, tuple[float, ...]]:
         """One request. Raises httpx.HTTPError, RefusedError."""
         reply = self._http.post(self._url, content=self._body)
@@ -293,3 +300,4 @@ class Hammer:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join(PATIENCE)
+        self._caller.close()

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from windlass.metrics import Metrics
-from windlass.reconciler import Reconciler, Result
+from windlass.outcome import Result
+from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.store.base import Applied, Document, Fault, Object, Snapshot
 from windlass.store.sqlite import SqliteStore

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 
@@ -33,6 +33,8 @@ MODEL = Signature(
     inputs=(TensorSpec("x", "FP32", (-1, 2)), TensorSpec("n", "INT64", (1,))),
     outputs=(TensorSpec("y", "FP32", (-1, 2)), TensorSpec("z", "BYTES", (-1,))),
 )
+# Other work on the machine must not make a test fail.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8)
 
 
@@ -82,6 +84,7 @@ def as_request(datatype: str, array: Array, data: object) -> tuple[bytes, Signat
 
 
 class TestRoundTrips:
+    @UNHURRIED
     @given(arrays(), st.booleans())
     def test_a_tensor_sent_as_json_arrives_equal_nested_or_flat(
         self, sent: tuple[str, Array], nested: bool
@@ -92,6 +95,7 @@ class TestRoundTrips:
         assert equal(arrived, array)
         assert arrived.dtype == DATATYPES[datatype].dtype
 
+    @UNHURRIED
     @given(st.lists(arrays(), min_size=1, max_size=3))
     def test_tensors_sent_as_bytes_arrive_equal(self, sent: list[tuple[str, Array]]) -> None:
         entries, tail, specs = [], b"", []
@@ -106,6 +110,7 @@ class TestRoundTrips:
         request = parse_request(head + tail, Signature(tuple(specs), ()), len(head))
         assert all(equal(request.inputs[f"{at}"], array) for at, (_, array) in enumerate(sent))
 
+    @UNHURRIED
     @given(arrays())
     def test_a_result_written_as_json_reads_back_equal(self, result: tuple[str, Array]) -> None:
         datatype, array = result
@@ -353,6 +358,7 @@ ALMOST = st.fixed_dictionaries(
 
 
 class TestAnything:
+    @UNHURRIED
     @given(JSON | ALMOST)
     def test_no_json_raises_anything_but_its_own_error(self, document: object) -> None:
         try:
@@ -363,6 +369,7 @@ class TestAnything:
             words = "right"
         assert words
 
+    @UNHURRIED
     @given(st.binary(max_size=60), st.none() | st.integers(-5, 70))
     def test_no_bytes_raise_anything_but_its_own_error(
         self, body: bytes, json_length: int | None
@@ -370,6 +377,7 @@ class TestAnything:
         with pytest.raises(OipError):
             parse_request(body, MODEL, json_length)
 
+    @UNHURRIED
     @given(st.binary(max_size=40), st.sampled_from(sorted(DATATYPES)), st.integers(0, 9))
     def test_no_binary_tail_raises_anything_but_its_own_error(
         self, tail: bytes, datatype: str, size: int

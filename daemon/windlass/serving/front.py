@@ -47,6 +47,8 @@ class Limits:
     """Bytes of one request body."""
     under_way: int = 512
     """Requests that wait or run, over all models."""
+    body_idle: float = 30.0
+    """Seconds that a client may leave between two pieces of a body."""
     retry_after: int = 1
     """Seconds that a client is told to wait."""
 
@@ -147,7 +149,10 @@ class Front:
             self._under_way -= 1
 
     async def _answered(self, request: Request) -> Response:
-        body = await self._body(request)
+        try:
+            body = await self._body(request)
+        except TimeoutError:
+            return self._too_slow()
         if isinstance(body, Response):
             return body
         json_length = _json_length(request.headers)
@@ -199,14 +204,23 @@ class Front:
         announced = declared.isdigit() and int(declared) > limit
         if announced and "expect" in request.headers:
             return _too_large(limit)
+        loop, idle = asyncio.get_running_loop(), self._limits.body_idle
         chunks, size = [], 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit * _SWALLOW:
-                return _too_large(limit)
-            if size <= limit and not announced:
-                chunks.append(chunk)
+        async with asyncio.timeout(idle) as timer:
+            async for chunk in request.stream():
+                timer.reschedule(loop.time() + idle)
+                size += len(chunk)
+                if size > limit * _SWALLOW:
+                    break
+                if size <= limit and not announced:
+                    chunks.append(chunk)
         return b"".join(chunks) if size <= limit else _too_large(limit)
+
+    def _too_slow(self) -> Response:
+        seconds = self._limits.body_idle
+        response = _error(408, f"the body stopped coming for {seconds:g} s; send it again")
+        response.headers["connection"] = "close"
+        return response
 
 
 def _json_length(headers: Mapping[str, str]) -> int | Response | None:

@@ -140,7 +140,9 @@ class _Walk:
         except yaml.YAMLError as error:
             self.empty = False
             place, message = explain(error, self._text, self._first_line)
-            self.blame(place, message, self._path())
+            pending = bool(self._stack) and not self._stack[-1].awaits_key
+            mapping = pending and isinstance(self._stack[-1].items, dict)
+            self.blame(place, message, self._last_path() if mapping else self._path())
         if self._has_tabs:
             self._refuse_tabs()
 

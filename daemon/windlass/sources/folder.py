@@ -14,7 +14,6 @@ from pathlib import Path
 
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.foldertree import SETTLING, FolderTree
-from windlass.sources.ignore import IGNORE_FILE
 from windlass.sources.loader import Loaded, Loader, Survey
 from windlass.sources.tree import TreeChangedError
 from windlass.sources.watch import Watch
@@ -29,8 +28,8 @@ CALM = 0.05
 """Seconds between two scans that must agree."""
 LONG_CALM = 1.0
 """The same, when documents are gone: half of a file is no reason to remove what the rest said."""
-PATIENCE = 20.0
-"""Seconds after which a folder that never comes to rest counts as unavailable."""
+MAX_TRIES = 200
+"""Scans after which a folder that never comes to rest counts as unavailable."""
 
 
 class FolderSource(Source):
@@ -45,17 +44,12 @@ class FolderSource(Source):
         self._loaded_notes: tuple[str, ...] = ()
         self._survey: Survey | None = None
         self._keys: frozenset[Key] = frozenset()
+        self._one_read = asyncio.Lock()
 
     async def read(self) -> Snapshot:
         """The whole current set. Raises SourceUnavailableError."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                loaded = await self._load()
-        except TimeoutError as error:
-            raise SourceUnavailableError(
-                f"{self._root} has not come to rest in {PATIENCE:.0f} s;"
-                " look for a program that keeps writing specs there"
-            ) from error
+        async with self._one_read:
+            loaded = await self._load()
         self._loaded_notes = loaded.notes
         self._keys = _keys(loaded)
         return Snapshot(
@@ -70,20 +64,18 @@ class FolderSource(Source):
         """The set at the start, then at each change, for ever. A failure is yielded once."""
         told: Snapshot | str | None = None
         while True:
-            with Watch([self._root], recursive=True, relevant=self._is_relevant) as watch:
-                self._trouble = watch.trouble
-                while True:
-                    found = await self._read_or_error()
-                    if isinstance(found, SourceUnavailableError):
-                        if told != str(found):
-                            told = str(found)
-                            yield found
-                        await watch.wait(POLL)
-                        break  # a folder that comes back needs a new watch
-                    if not _same(told, found):
-                        told = found
-                        yield found
-                    await self._movement(watch)
+            found = await self._read_or_error()
+            if isinstance(found, SourceUnavailableError):
+                if told != str(found):
+                    told = str(found)
+                    yield found
+                await asyncio.sleep(POLL)
+                continue
+            if not _same(told, found):
+                told = found
+                yield found
+            if self._survey is not None:
+                await self._movement(self._survey)
 
     def notes(self) -> tuple[str, ...]:
         """What a person should know of this source now."""
@@ -101,52 +93,45 @@ class FolderSource(Source):
         except SourceUnavailableError as error:
             return error
 
-    async def _movement(self, watch: Watch) -> None:
+    async def _movement(self, last: Survey) -> None:
         """Return when the set may have changed."""
-        last = self._survey
-        if last is None or not last.settled:
-            await watch.wait(SETTLING)
-            return
-        while True:
-            await watch.wait(POLL if watch.trouble else RESCAN)
-            try:
-                survey = await asyncio.to_thread(self._loader.survey, self._tree)
-            except (TreeChangedError, SourceUnavailableError):
-                return
-            if not survey.same_as(last):
-                return
+        async with Watch(self._root / folder for folder in last.folders) as watch:
+            self._trouble = watch.trouble
+            while await self._is_still(last):
+                if not last.settled:
+                    await watch.wait(SETTLING)
+                    return
+                await watch.wait(POLL if watch.trouble else RESCAN)
+
+    async def _is_still(self, last: Survey) -> bool:
+        try:
+            survey = await asyncio.to_thread(self._loader.survey, self._tree)
+        except (TreeChangedError, SourceUnavailableError):
+            return False
+        return survey.same_as(last)
 
     async def _load(self) -> Loaded:
         """Read the set once the folder has come to rest."""
-        while True:
+        first = None
+        for _ in range(MAX_TRIES):
             try:
-                survey = await self._settled_survey(CALM)
-                loaded = await asyncio.to_thread(self._loader.load, self._tree, survey)
-                if self._keys - _keys(loaded) and not await self._stays(survey):
-                    continue
+                survey = await asyncio.to_thread(self._loader.survey, self._tree)
+                if first is not None and survey.same_as(first):
+                    loaded = await asyncio.to_thread(self._loader.load, self._tree, survey)
+                    if not self._keys - _keys(loaded) or await self._stays(survey):
+                        self._survey = survey
+                        return loaded
+                first = survey
             except TreeChangedError:
-                await asyncio.sleep(CALM)
-            else:
-                self._survey = survey
-                return loaded
-
-    async def _settled_survey(self, calm: float) -> Survey:
-        first = await asyncio.to_thread(self._loader.survey, self._tree)
-        while True:
-            await asyncio.sleep(calm)
-            second = await asyncio.to_thread(self._loader.survey, self._tree)
-            if second.same_as(first):
-                return second
-            first = second
+                first = None
+            await asyncio.sleep(CALM)
+        raise SourceUnavailableError(
+            f"{self._root} does not come to rest; look for a program that keeps writing specs there"
+        )
 
     async def _stays(self, survey: Survey) -> bool:
         await asyncio.sleep(LONG_CALM)
-        return (await asyncio.to_thread(self._loader.survey, self._tree)).same_as(survey)
-
-    def _is_relevant(self, path: str) -> bool:
-        """Whether a change there can matter: nothing hidden does, except ``.windlassignore``."""
-        names = path.removeprefix(str(self._root)).split("/")
-        return not any(name.startswith(".") and name != IGNORE_FILE for name in names)
+        return await self._is_still(survey)
 
 
 def _keys(loaded: Loaded) -> frozenset[Key]:

@@ -7,19 +7,19 @@ file that is not committed changes nothing. Notifications only wake a look at a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.gitcommand import GitError
 from windlass.sources.gittree import Blobs, GitTree, parse_listing
-from windlass.sources.loader import Loaded, Loader
+from windlass.sources.loader import Loader
 from windlass.sources.repository import MAX_LISTED, Repository
 from windlass.sources.watch import Watch
 from windlass.store.base import Snapshot
 
 CHECK = 2.0
 """Seconds between looks at HEAD that nothing asked for."""
-READ_TIMEOUT = 120.0
+READ_TIMEOUT = 600.0
 """Seconds that reading one commit may take."""
 NOTES_PAUSE = 2.0
 """Seconds between two looks at the work tree, at least."""
@@ -38,6 +38,9 @@ class GitSource(Source):
         self._loader = loader
         self._loaded_notes: tuple[str, ...] = ()
         self._uncommitted = ""
+        self._folders: frozenset[str] = frozenset()
+        """Folders of the last commit that was read."""
+        self._one_read = asyncio.Lock()
 
     async def read(self) -> Snapshot:
         """The set at HEAD, with fresh notes. Raises SourceUnavailableError."""
@@ -55,10 +58,7 @@ class GitSource(Source):
             if key != told:
                 told = key
                 yield found
-            if isinstance(found, SourceUnavailableError):
-                await self._moved(stamp, once=True)
-            else:
-                await self._moved(stamp)
+            await self._moved(stamp, once=isinstance(found, SourceUnavailableError))
 
     def notes(self) -> tuple[str, ...]:
         """What a person should know of this source now."""
@@ -71,12 +71,17 @@ class GitSource(Source):
             return error
 
     async def _read(self) -> Snapshot:
+        async with self._one_read:
+            return await self._read_head()
+
+    async def _read_head(self) -> Snapshot:
         commit = await self._repository.head()
         entries = parse_listing(await self._repository.listing(commit))
+        self._folders = _folders_of(entries)
         blobs = Blobs(self._repository.top)
         try:
             async with asyncio.timeout(READ_TIMEOUT):
-                loaded = await asyncio.to_thread(self._load, GitTree(entries, blobs))
+                loaded = await asyncio.to_thread(self._loader.load, GitTree(entries, blobs))
         except TimeoutError as error:
             raise SourceUnavailableError(
                 f"commit {commit.short} of {self._repository.top} could not be read in"
@@ -87,14 +92,11 @@ class GitSource(Source):
         self._loaded_notes = loaded.notes
         return Snapshot(self.id, commit.id, commit.author, loaded.documents, loaded.faults)
 
-    def _load(self, tree: GitTree) -> Loaded:
-        return self._loader.load(tree)
-
     async def _moved(self, stamp: tuple[str, ...], *, once: bool = False) -> None:
         """Return when HEAD may name another commit; keep the notes fresh meanwhile."""
         async with asyncio.TaskGroup() as group:
             notes = group.create_task(self._keep_notes())
-            with Watch(self._repository.watched(), recursive=False) as watch:
+            async with Watch(self._repository.watched()) as watch:
                 while await asyncio.to_thread(self._repository.stamp) == stamp:
                     await watch.wait(CHECK)
                     if once:
@@ -102,8 +104,8 @@ class GitSource(Source):
             notes.cancel()
 
     async def _keep_notes(self) -> None:
-        folder = self._repository.folder
-        with Watch([folder], recursive=True, relevant=self._is_relevant) as watch:
+        folders = [self._repository.folder / folder for folder in self._folders]
+        async with Watch(folder for folder in folders if folder.is_dir()) as watch:
             while True:
                 took = await self._look_at_worktree()
                 await asyncio.sleep(max(NOTES_PAUSE, NOTES_SHARE * took))
@@ -122,9 +124,16 @@ class GitSource(Source):
         )
         return loop.time() - begin
 
-    def _is_relevant(self, path: str) -> bool:
-        names = path.removeprefix(str(self._repository.folder)).split("/")
-        return not any(name in (".git", ".windlass") for name in names)
+
+def _folders_of(paths: Iterable[str]) -> frozenset[str]:
+    """All folders on the way to the paths, the root included."""
+    folders = {""}
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    return frozenset(folders)
 
 
 def _uncommitted_note(paths: list[str]) -> str:

@@ -15,7 +15,15 @@ from windlass.sources.cycles import find_cycles
 from windlass.sources.ignore import IGNORE_FILE, Ignore
 from windlass.sources.namedfiles import Keep, NamedFiles
 from windlass.sources.specfile import MAX_FILE, Spec, SpecFile, read_spec_file
-from windlass.sources.tree import Entry, EntryKind, Tree, UnreadableError
+from windlass.sources.tree import (
+    ODD_NAME,
+    Entry,
+    EntryKind,
+    Tree,
+    UnreadableError,
+    is_odd_name,
+    readable_name,
+)
 from windlass.store.base import Document, Fault
 from windlass_schemas import Artifact, Key, Resource, digest_of_resource
 
@@ -38,8 +46,10 @@ class Survey:
 
     entries: tuple[Entry, ...]
     """YAML files and ``.windlassignore``, in the order of their paths."""
-    named: tuple[Entry, ...] = ()
+    named: tuple[Entry, ...]
     """Files that the specs named at the last load."""
+    folders: frozenset[str]
+    """Where all these lie: worth watching."""
 
     @property
     def settled(self) -> bool:
@@ -88,17 +98,27 @@ class Loader:
         self._only = only
         self._ignore = Ignore()
         self._memory: dict[str, _Read] = {}
-        self._documents: dict[tuple[str, int], tuple[Spec, Document]] = {}
+        self._documents: dict[Key, tuple[Spec, Document]] = {}
 
     def survey(self, tree: Tree) -> Survey:
         """What a load would read. Raises SourceUnavailableError when the tree is gone."""
         ignore = self._read_ignore(tree)
-        entries = [] if isinstance(ignore, Fault) else list(self._spec_entries(tree, ignore))
+        folders = {""}
+
+        def enter(folder: str) -> bool:
+            if isinstance(ignore, Fault) or not ignore.enters(folder):
+                return False
+            folders.add(folder)
+            return True
+
+        entries = [] if isinstance(ignore, Fault) else list(self._specs(tree, ignore, enter))
         marker = tree.find(IGNORE_FILE)
         if marker is not None and self._only is None:
             entries.append(marker)
         entries.sort(key=lambda entry: entry.path)
-        return Survey(tuple(entries), tuple(self._named.survey(tree)))
+        named = tuple(self._named.survey(tree))
+        folders.update(entry.path.rpartition("/")[0] for entry in named)
+        return Survey(tuple(entries), named, frozenset(folders))
 
     def load(self, tree: Tree, survey: Survey | None = None) -> Loaded:
         """Read the whole set.
@@ -111,7 +131,8 @@ class Loader:
         reads, faults, notes = self._read_all(tree, survey)
         specs = [spec for read in reads.values() for spec in read.file.specs]
         specs, more = _without_duplicates(specs)
-        documents, unresolved = self._resolve(tree, specs)
+        resolved, unresolved = self._named.resolve(tree, specs)
+        documents = [(spec, self._document(spec, files)) for spec, files in resolved]
         more += unresolved
         documents, cyclic = _without_cycles(documents)
         more += cyclic
@@ -119,12 +140,12 @@ class Loader:
         more += refused
         named = self._named.paths
         for read in reads.values():
-            if read.file.ours or not self._named.covers(read.entry.path):
+            if read.file.ours or read.entry.path not in named:
                 faults += read.file.faults
         faults += more + ([ignore] if isinstance(ignore, Fault) else [])
         contents = {path: read.content for path, read in reads.items()} | named
         self._memory = reads
-        self._documents = {(d.path, d.line): (s, d) for s, d in documents}
+        self._documents = {pair[0].key: pair for pair in documents}
         return Loaded(
             documents=tuple(document for _, document in documents),
             faults=tuple(sorted(faults, key=lambda f: (f.path, f.line, f.column, f.field))),
@@ -154,12 +175,12 @@ class Loader:
                 return Fault(IGNORE_FILE, 1, 1, "", message)
         return self._ignore
 
-    def _spec_entries(self, tree: Tree, ignore: Ignore) -> Iterator[Entry]:
+    def _specs(self, tree: Tree, ignore: Ignore, enter: Callable[[str], bool]) -> Iterator[Entry]:
         if self._only is not None:
             entry = tree.find(self._only)
             yield from () if entry is None else (entry,)
             return
-        for entry in tree.walk(ignore.enters):
+        for entry in tree.walk(enter):
             is_spec = entry.path.endswith(SUFFIXES)
             folder_like = entry.kind not in (EntryKind.FILE, EntryKind.SPECIAL)
             if (is_spec or folder_like) and ignore.takes(entry.path):
@@ -173,7 +194,9 @@ class Loader:
         notes: list[str] = []
         for entry in survey.entries:
             is_spec = entry.path.endswith(SUFFIXES)
-            if entry.kind is EntryKind.FILE and is_spec:
+            if is_odd_name(entry.path):
+                faults.append(Fault(readable_name(entry.path), 1, 1, "", f"a file {ODD_NAME}"))
+            elif entry.kind is EntryKind.FILE and is_spec:
                 try:
                     reads[entry.path] = self._read(tree, entry)
                 except UnreadableError as error:
@@ -196,22 +219,8 @@ class Loader:
         self.parses += 1
         return _Read(entry, content, read_spec_file(data, entry.path))
 
-    def _resolve(
-        self, tree: Tree, specs: Iterable[Spec]
-    ) -> tuple[list[tuple[Spec, Document]], list[Fault]]:
-        """Keep the files that the specs name."""
-        documents: list[tuple[Spec, Document]] = []
-        faults: list[Fault] = []
-        with self._named.reading(tree):
-            for spec in specs:
-                files, wrong = self._named.resolve(spec)
-                faults += wrong
-                if not wrong:
-                    documents.append((spec, self._document(spec, files)))
-        return documents, faults
-
     def _document(self, spec: Spec, files: Mapping[str, Artifact]) -> Document:
-        known = self._documents.get((spec.path, spec.line))
+        known = self._documents.get(spec.key)
         if known is not None and known[0] is spec and known[1].files == files:
             return known[1]
         digests = {path: artifact.digest for path, artifact in files.items()}

@@ -12,6 +12,9 @@ from windlass.sources.gitcommand import GitError, run_git
 
 MAX_LISTED = 5
 
+MAX_SMALL = 1 << 16
+"""Characters read of a file that git keeps small."""
+
 _SHORT = 10
 _FILTER = re.compile(r"^filter\.(.+)\.[^.]+$")
 
@@ -49,8 +52,8 @@ class Repository:
         """A few small files that change whenever HEAD names another commit. Blocking, cheap."""
         head = _text(self.git_dir / "HEAD")
         parts = [head]
-        if head.startswith("ref: "):
-            name = head[5:].strip()
+        name = _ref(head)
+        if name:
             parts += [_text(self.git_dir / name), _text(self.common_dir / name)]
             parts.append(_times(self.common_dir / "packed-refs"))
             parts.append(_text(self.common_dir / "reftable" / "tables.list"))
@@ -62,8 +65,8 @@ class Repository:
         folders = [self.git_dir, self.git_dir / "logs", self.common_dir]
         folders += [self.common_dir / "refs" / "heads", self.common_dir / "reftable"]
         head = _text(self.git_dir / "HEAD")
-        if head.startswith("ref: "):
-            folders.append((self.common_dir / head[5:].strip()).parent)
+        if _ref(head):
+            folders.append((self.common_dir / _ref(head)).parent)
         return sorted({folder for folder in folders if folder.is_dir()})
 
     async def head(self) -> Commit:
@@ -141,9 +144,16 @@ def _author(commit: bytes) -> str:
     return line.removeprefix("author ").rsplit(" ", 2)[0]
 
 
+def _ref(head: str) -> str:
+    """The ref that a HEAD file names; empty when it names a commit."""
+    name = head.removeprefix("ref: ").strip()
+    return name if name.startswith("refs/") and ".." not in name else ""
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text(errors="replace")
+        with path.open(errors="replace") as file:
+            return file.read(MAX_SMALL)
     except OSError:
         return ""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydantic import JsonValue, ValidationError
 
@@ -47,6 +47,8 @@ class Spec:
     path: str
     line: int
     references: tuple[Reference, ...]
+    named: tuple[tuple[str, str], ...]
+    """(field, path) of the files that it names."""
     text: str
 
     def fault(self, field: str, message: str) -> Fault:
@@ -120,15 +122,25 @@ def _read_spec(document: YamlDocument, path: str, line: int) -> Spec | list[Faul
         invalid = _validate(document.value)
         if not isinstance(invalid, list):
             if not found:
-                return Spec(
-                    invalid, key_of(invalid), path, line, references_of(invalid), document.text
-                )
+                return _spec(invalid, path, line, document.text)
             return found
         for wrong in invalid:
             if wrong.at_key or not any(_covers(wrong.path, other) for other in blamed):
                 place = place_of_field(document, wrong.path, at_key=wrong.at_key)
                 found.append(Fault(path, *place, field_text(wrong.path), wrong.message, key))
     return sorted(found, key=lambda fault: (fault.line, fault.column))
+
+
+def _spec(resource: Resource, path: str, line: int, text: str) -> Spec:
+    return Spec(
+        resource=resource,
+        key=key_of(resource),
+        path=path,
+        line=line,
+        references=references_of(resource),
+        named=resource.spec.named_files(),
+        text=text,
+    )
 
 
 def _covers(path: FieldPath, blamed: FieldPath) -> bool:
@@ -140,7 +152,7 @@ def _validate(value: JsonValue) -> Resource | list[Wrong]:
     if not isinstance(value, dict):
         return [Wrong((), f"a document is a mapping; write apiVersion: {API_VERSION} first")]
     wrong = list(_head(value))
-    if "kind" not in value or value["kind"] not in KINDS:
+    if not _is_kind(value.get("kind")):
         return wrong
     try:
         return parse_resource(value)
@@ -159,18 +171,24 @@ def _head(value: Mapping[str, JsonValue]) -> Iterator[Wrong]:
         )
         return
     kinds = ", ".join(KINDS)
+    version, kind = value.get("apiVersion"), value.get("kind")
     if "apiVersion" not in value:
         yield Wrong(("apiVersion",), f"is missing; write apiVersion: {API_VERSION}", at_key=True)
-    elif value["apiVersion"] != API_VERSION:
-        said = show(str(value["apiVersion"]))
-        yield Wrong(
-            ("apiVersion",),
-            f'"{said}" is not known; write {API_VERSION}, or list the file in .windlassignore',
-        )
+    elif version != API_VERSION:
+        other = "or list the file in .windlassignore"
+        yield Wrong(("apiVersion",), f"{_said(version)} is not known; write {API_VERSION}, {other}")
     if "kind" not in value:
         yield Wrong(("kind",), f"is missing; write one of: {kinds}", at_key=True)
-    elif value["kind"] not in KINDS:
-        yield Wrong(("kind",), f'"{show(str(value["kind"]))}" is no kind; write one of: {kinds}')
+    elif not _is_kind(kind):
+        yield Wrong(("kind",), f"{_said(kind)} is no kind; write one of: {kinds}")
+
+
+def _is_kind(value: JsonValue) -> bool:
+    return isinstance(value, str) and value in KINDS
+
+
+def _said(value: JsonValue) -> str:
+    return f'"{show(value)}"' if isinstance(value, str) else "what stands here"
 
 
 def _key(document: YamlDocument) -> Key | None:
@@ -205,12 +223,3 @@ def _guess(text: str) -> tuple[str, str, str]:
 
 def _parts(field: str) -> FieldPath:
     return tuple(int(index) if index else name for name, index in _PART.findall(field))
-
-
-def rename(file: SpecFile, path: str) -> SpecFile:
-    """The same content at another path."""
-    return SpecFile(
-        tuple(replace(spec, path=path) for spec in file.specs),
-        tuple(replace(fault, path=path) for fault in file.faults),
-        file.ours,
-    )

@@ -73,5 +73,5 @@ def _bad_start(character: str) -> str:
     if character == "\t":
         return "a tab is not possible here; write spaces"
     if character == "%":
-        return "a line cannot start with %; remove the %YAML or %TAG line, or put it in quotes"
+        return "a line cannot start with %; put it in quotes"
     return f"a value cannot start with {character}; put it in quotes"

@@ -23,6 +23,7 @@ _MARKER = re.compile(rb"^(?:---|\.\.\.)(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _UNWANTED = re.compile(
     "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\r(?!\n)",
 )
+_DIRECTIVE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*%")
 _UTF8_MARK = b"\xef\xbb\xbf"
 
 
@@ -81,6 +82,10 @@ def decode(piece: Piece) -> tuple[str, tuple[Complaint, ...]]:
         text = piece.data.decode()
     except UnicodeDecodeError as error:
         return "", (_not_utf8(piece, error),)
+    directive = _DIRECTIVE.match(text)
+    if directive:
+        message = "a line cannot start with %; remove the %YAML or %TAG line"
+        return text, (Complaint(place_of(text, directive.end() - 1, piece.line), message),)
     return text, tuple(
         Complaint(place_of(text, found.start(), piece.line), _unwanted(found.group()))
         for found in islice(_UNWANTED.finditer(text), MAX_COMPLAINTS)

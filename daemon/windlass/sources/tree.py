@@ -5,6 +5,7 @@ A tree never follows a symlink, never blocks on a FIFO, and never gives bytes fr
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -16,6 +17,21 @@ from typing import Protocol
 MAX_FILES = 200_000
 """Files that are looked at in one source."""
 MAX_FOLDERS_DEEP = 64
+
+
+ODD_NAME = "whose name holds bytes that nobody can read or type; rename the file"
+
+_ODD = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def is_odd_name(path: str) -> bool:
+    """Whether a path holds control characters, or bytes that are not UTF-8."""
+    return _ODD.search(path) is not None
+
+
+def readable_name(path: str) -> str:
+    """An odd path as it may stand in a message."""
+    return _ODD.sub("?", path)
 
 
 class UnreadableError(Exception):

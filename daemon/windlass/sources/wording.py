@@ -33,12 +33,14 @@ class Wrong:
 
 def explain_invalid(error: ValidationError, document: Mapping[str, JsonValue]) -> Iterator[Wrong]:
     """What each error means to the person who wrote the document of a known kind."""
-    told: set[FieldPath] = set()
     errors = error.errors(include_url=False)
+    found: dict[FieldPath, Wrong] = {}
     for detail in errors[:MAX_ERRORS]:
         wrong = _wrong(detail, document)
-        if wrong.path not in told:  # one for each member of a union
-            told.add(wrong.path)
+        found.setdefault(wrong.path, wrong)  # a union gives one for each of its members
+    deeper = {path[:i] for path in found for i in range(len(path))}
+    for path, wrong in found.items():
+        if path not in deeper:  # a list whose items are all wrong is also called too short
             yield wrong
     if len(errors) > MAX_ERRORS:
         yield Wrong((), f"{len(errors) - MAX_ERRORS} more faults; mend the ones above first")

@@ -1,21 +1,12 @@
-"""The embedded store: one SQLite file, one process, one thread that runs whole transactions.
-
-WAL with synchronous=FULL: what ``intend`` or ``commit`` has returned from survives a power cut.
-Each port method is one transaction in the store's own thread, so a cancelled caller leaves it
-whole: done, or not begun.
-"""
+"""The embedded store: one SQLite file, one process. Each port method is one transaction."""
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from windlass.store import rows
 from windlass.store.base import (
@@ -39,7 +30,7 @@ from windlass.store.base import (
     SuspendObject,
     SyncObject,
 )
-from windlass.store.queries import load_migrations, load_queries
+from windlass.store.database import Database, Value
 from windlass.store.takeover import Takeover, take_over
 from windlass_schemas import (
     CloudEvent,
@@ -53,101 +44,51 @@ from windlass_schemas import (
 DATABASE = "windlass.db"
 """The file's name in the state folder."""
 
-P = ParamSpec("P")
-T = TypeVar("T")
-Value = str | int | None
-
 
 class SqliteStore(Store):
     """State in one file. Build with ``open``; the caller holds the folder's lock."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
-        self._connection = connection
-        self._thread = thread
-        self._sql = load_queries("queries.sql")
+    def __init__(self, database: Database) -> None:
+        self._db = database
         self.install = ""
         self._token = 0
-        self._closed = False
 
     @classmethod
     async def open(cls, file: Path) -> SqliteStore:
-        """Open or make the file, and bring its schema up to date.
-
-        Raises StoreError for a file that cannot be written, is damaged, or is of a newer version.
-        """
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        loop = asyncio.get_running_loop()
+        """Open or make the file. Raises StoreError as ``Database.open`` does."""
+        store = cls(await Database.open(file))
         try:
-            connection = await loop.run_in_executor(thread, _connect, file)
-            store = cls(connection, thread)
-            await store._run(store._start)
-        except sqlite3.Error as error:
-            thread.shutdown(wait=False)
-            raise StoreError(
-                f"the database {file} cannot be used ({error}); make room and make it writable,"
-                " or move it away to start anew"
-            ) from error
-        except StoreError:
-            thread.shutdown(wait=False)
+            await store._db.run(store._start)
+        except BaseException:
+            await store.close()
             raise
         return store
 
-    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run one transaction in the store's thread."""
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._thread, lambda: work(*args, **kwargs))
-        except sqlite3.OperationalError as error:
-            raise StoreError(
-                f"the database did not take the write ({error}); make room on the disk"
-            ) from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self._connection.in_transaction:  # a full disk has rolled back already
-                self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
-
-    def _all(self, statement: str, /, **values: Value) -> list[sqlite3.Row]:
-        return self._connection.execute(self._sql[statement], values).fetchall()
-
-    def _one(self, statement: str, /, **values: Value) -> sqlite3.Row | None:
-        found: sqlite3.Row | None = self._connection.execute(
-            self._sql[statement], values
-        ).fetchone()
-        return found
-
     def _start(self) -> None:
-        _migrate(self._connection)
-        with self._transaction():
-            found = self._one("get_meta", key="install")
+        with self._db.transaction():
+            found = self._db.one("get_meta", key="install")
             self.install = found["value"] if found else uuid.uuid4().hex
             if not found:
-                self._one("put_meta", key="install", value=self.install)
-            row = self._one("raise_session_token")
+                self._db.one("put_meta", key="install", value=self.install)
+            row = self._db.one("raise_session_token")
             assert row is not None
             self._token = row["token"]
 
     # -- hop 2: what sources declare ------------------------------------------------------------
 
     async def apply(self, snapshot: Snapshot, now: datetime) -> Applied:
-        return await self._run(self._apply, snapshot, now)
+        return await self._db.run(self._apply, snapshot, now)
 
     def _apply(self, snapshot: Snapshot, now: datetime) -> Applied:
-        with self._transaction():
+        with self._db.transaction():
             self._check_session()
-            declared = [rows.declared_of(dict(row)) for row in self._all("declared")]
+            declared = [rows.declared_of(dict(row)) for row in self._db.all("declared")]
             result = take_over(declared, snapshot)
             self._write(result, snapshot, rows.time_text(now))
             for document in result.insert:
                 self._note(document, snapshot, now, 1)
             for document in result.update:
-                row = self._one("object_by_key", key=str(key_of(document.resource)))
+                row = self._db.one("object_by_key", key=str(key_of(document.resource)))
                 assert row is not None
                 self._note(document, snapshot, now, row["generation"])
         changed = [key_of(d.resource) for d in result.insert + result.update + result.redeclare]
@@ -168,14 +109,14 @@ class SqliteStore(Store):
             for document in documents:
                 self._declare(statement, document, snapshot, now)
         for key, faults in result.faults.items():
-            self._one("set_faults", key=str(key), faults=rows.lines_json(faults))
+            self._db.one("set_faults", key=str(key), faults=rows.lines_json(faults))
         for key, other in result.conflict.items():
-            self._one("set_conflict", key=str(key), conflict=other)
+            self._db.one("set_conflict", key=str(key), conflict=other)
         for key, flag in result.prune.items():
-            self._one("set_prune", key=str(key), prune=flag)
+            self._db.one("set_prune", key=str(key), prune=flag)
         for key in result.delete:
-            self._one("mark_deleting", key=str(key), now=now)
-        self._one(
+            self._db.one("mark_deleting", key=str(key), now=now)
+        self._db.one(
             "put_source",
             id=snapshot.source,
             revision=snapshot.revision,
@@ -186,7 +127,7 @@ class SqliteStore(Store):
 
     def _declare(self, statement: str, document: Document, snapshot: Snapshot, now: str) -> None:
         key = key_of(document.resource)
-        self._one(
+        self._db.one(
             statement,
             key=str(key),
             kind=key.kind,
@@ -203,13 +144,13 @@ class SqliteStore(Store):
             line=document.line,
             now=now,
         )
-        self._one("clear_references", key=str(key))
+        self._db.one("clear_references", key=str(key))
         for reference in references_of(document.resource):
-            self._one("insert_reference", from_key=str(key), to_key=str(reference.key))
+            self._db.one("insert_reference", from_key=str(key), to_key=str(reference.key))
 
     def _note(self, document: Document, snapshot: Snapshot, now: datetime, generation: int) -> None:
         key = key_of(document.resource)
-        row = self._one("object_by_key", key=str(key))
+        row = self._db.one("object_by_key", key=str(key))
         assert row is not None
         self._history(
             Entry(
@@ -226,14 +167,14 @@ class SqliteStore(Store):
         )
 
     async def fail_source(self, source: str, error: str, now: datetime) -> None:
-        await self._run(
+        await self._db.run(
             self._write_one, "fail_source", id=source, error=error, now=rows.time_text(now)
         )
 
     def _write_one(self, statement: str, **values: Value) -> None:
-        with self._transaction():
+        with self._db.transaction():
             self._check_session()
-            self._one(statement, **values)
+            self._db.one(statement, **values)
 
     # -- hops 4, 7 and 8: a pass ----------------------------------------------------------------
 
@@ -242,10 +183,10 @@ class SqliteStore(Store):
         return None if found is None else Claim(found, self._token)
 
     async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry) -> None:
-        await self._run(self._intend, claim, record, entry)
+        await self._db.run(self._intend, claim, record, entry)
 
     def _intend(self, claim: Claim, record: ExternalRecord, entry: Entry) -> None:
-        with self._transaction():
+        with self._db.transaction():
             self._guard(claim)
             self._put_record(claim.object, record)
             self._history(entry)
@@ -257,25 +198,25 @@ class SqliteStore(Store):
             outcome.externals or outcome.events or outcome.history or outcome.finalized
         ):
             return
-        await self._run(self._commit, claim, outcome)
+        await self._db.run(self._commit, claim, outcome)
 
     def _commit(self, claim: Claim, outcome: Outcome) -> None:
         uid = claim.object.uid
-        with self._transaction():
+        with self._db.transaction():
             self._guard(claim)
             for record in outcome.externals:
                 self._put_record(claim.object, record)
             for event in outcome.events:
-                self._one(
+                self._db.one(
                     "insert_event", uid=uid, seq=event.data.seq, event=event.model_dump_json()
                 )
             for entry in outcome.history:
                 self._history(entry)
             if outcome.finalized:
-                self._one("clear_references", key=str(claim.object.key))
-                self._one("delete_desired", uid=uid)
+                self._db.one("clear_references", key=str(claim.object.key))
+                self._db.one("delete_desired", uid=uid)
             else:
-                self._one(
+                self._db.one(
                     "put_object",
                     uid=uid,
                     status=outcome.status.model_dump_json(),
@@ -284,14 +225,14 @@ class SqliteStore(Store):
                 )
 
     def _check_session(self) -> None:
-        row = self._one("session_token")
+        row = self._db.one("session_token")
         assert row is not None
         if row["token"] != self._token:
             raise LeaseLostError("another daemon has opened this database since; stop this one")
 
     def _guard(self, claim: Claim) -> None:
         """Refuse a writer whose claim is no longer the newest."""
-        row = self._one("guard", uid=claim.object.uid)
+        row = self._db.one("guard", uid=claim.object.uid)
         assert row is not None
         if row["token"] != claim.token:
             raise LeaseLostError("another daemon has opened this database since; stop this one")
@@ -301,10 +242,10 @@ class SqliteStore(Store):
     def _put_record(self, owner: Object, record: ExternalRecord) -> None:
         target, role, name = record.name
         if record.state in (RecordState.GONE, RecordState.ORPHANED):
-            self._one("delete_external", target=target, role=role, name=name, uid=owner.uid)
+            self._db.one("delete_external", target=target, role=role, name=name, uid=owner.uid)
             return
         try:
-            taken = self._one(
+            taken = self._db.one(
                 "put_external",
                 target=target,
                 role=role,
@@ -319,68 +260,68 @@ class SqliteStore(Store):
             raise StoreError(f"{role} {name} on {target} belongs to another object")
 
     def _history(self, entry: Entry) -> None:
-        self._one("insert_history", key=str(entry.key), entry=rows.entry_json(entry))
+        self._db.one("insert_history", key=str(entry.key), entry=rows.entry_json(entry))
 
     # -- reading --------------------------------------------------------------------------------
 
     async def get(self, key: Key) -> Object | None:
-        return await self._run(self._get, key)
+        return await self._db.run(self._get, key)
 
     def _get(self, key: Key) -> Object | None:
-        row = self._one("object_by_key", key=str(key))
+        row = self._db.one("object_by_key", key=str(key))
         if row is None:
             return None
-        records = [rows.record_of(r["record"]) for r in self._all("externals", uid=row["uid"])]
+        records = [rows.record_of(r["record"]) for r in self._db.all("externals", uid=row["uid"])]
         return rows.object_of(dict(row), records)
 
     async def list(self, kind: str | None = None, namespace: str | None = None) -> Sequence[Object]:
-        return await self._run(self._list, kind, namespace)
+        return await self._db.run(self._list, kind, namespace)
 
     def _list(self, kind: str | None, namespace: str | None) -> Sequence[Object]:
         records: dict[str, list[ExternalRecord]] = {}
-        for row in self._all("all_externals"):
+        for row in self._db.all("all_externals"):
             records.setdefault(row["uid"], []).append(rows.record_of(row["record"]))
-        found = self._all("objects", kind=kind, namespace=namespace)
+        found = self._db.all("objects", kind=kind, namespace=namespace)
         return [rows.object_of(dict(row), records.get(row["uid"], ())) for row in found]
 
     async def dependents(self, key: Key) -> Sequence[Key]:
-        found = await self._run(self._all, "dependents", key=str(key))
+        found = await self._db.run(self._db.all, "dependents", key=str(key))
         return [Key.parse(row["from_key"]) for row in found]
 
     async def sources(self) -> Sequence[SourceState]:
-        return [rows.source_of(dict(row)) for row in await self._run(self._all, "sources")]
+        return [rows.source_of(dict(row)) for row in await self._db.run(self._db.all, "sources")]
 
     async def history(self, key: Key, limit: int) -> Sequence[Entry]:
-        found = await self._run(self._all, "history", key=str(key), limit=limit)
+        found = await self._db.run(self._db.all, "history", key=str(key), limit=limit)
         return [rows.entry_of(row["entry"]) for row in found]
 
     async def events(self, after: int, limit: int) -> Sequence[tuple[int, CloudEvent]]:
-        found = await self._run(self._all, "events", after=after, limit=limit)
+        found = await self._db.run(self._db.all, "events", after=after, limit=limit)
         return [(row["position"], rows.event_of(row["event"])) for row in found]
 
     async def unpublished(self, limit: int) -> Sequence[tuple[int, CloudEvent]]:
-        found = await self._run(self._all, "unpublished", limit=limit)
+        found = await self._db.run(self._db.all, "unpublished", limit=limit)
         return [(row["position"], rows.event_of(row["event"])) for row in found]
 
     async def published(self, positions: Sequence[int], now: datetime) -> None:
-        await self._run(self._published, positions, rows.time_text(now))
+        await self._db.run(self._published, positions, rows.time_text(now))
 
     def _published(self, positions: Sequence[int], now: str) -> None:
-        with self._transaction():
+        with self._db.transaction():
             for position in positions:
-                self._one("mark_published", position=position, now=now)
+                self._db.one("mark_published", position=position, now=now)
 
     # -- what people ask for --------------------------------------------------------------------
 
     async def request(self, request: Request, now: datetime) -> tuple[Key, ...]:
-        return await self._run(self._request, request, now)
+        return await self._db.run(self._request, request, now)
 
     def _request(self, request: Request, now: datetime) -> tuple[Key, ...]:
-        with self._transaction():
+        with self._db.transaction():
             self._check_session()
             if isinstance(request, Approve):
                 return self._approve(request, now)
-            row = self._one("object_by_key", key=str(request.key))
+            row = self._db.one("object_by_key", key=str(request.key))
             if row is None:
                 raise StoreError(f"there is no {request.key.short}; see: windlass get")
             key = str(request.key)
@@ -388,23 +329,23 @@ class SqliteStore(Store):
             match request:
                 case Delete():
                     self._check_deletable(row)
-                    self._one("mark_deleting", key=key, now=rows.time_text(now))
+                    self._db.one("mark_deleting", key=key, now=rows.time_text(now))
                     action = "DeletionRequested"
                 case SuspendObject(reason=reason):
-                    self._one("set_suspended", key=key, reason=reason)
+                    self._db.one("set_suspended", key=key, reason=reason)
                     action, message = "Suspended", reason
                 case ResumeObject():
-                    self._one("set_suspended", key=key, reason="")
+                    self._db.one("set_suspended", key=key, reason="")
                     action = "Resumed"
                 case SyncObject(token=token):
-                    self._one("set_sync_token", key=key, token=token)
+                    self._db.one("set_sync_token", key=key, token=token)
                     action = "SyncRequested"
             self._history(_entry(row, request.author, action, message, now))
             return (request.key,)
 
     def _check_deletable(self, row: sqlite3.Row) -> None:
         """A declared object would come back: whoever wants it gone removes the document."""
-        failed = {r["id"] for r in self._all("sources") if r["error"]}
+        failed = {r["id"] for r in self._db.all("sources") if r["error"]}
         if not row["prune"] and not row["deleting_since"] and row["source"] not in failed:
             raise StoreError(
                 f"{row['source']} declares it at {row['path']}:{row['line']} and would declare it"
@@ -412,7 +353,7 @@ class SqliteStore(Store):
             )
 
     def _approve(self, request: Approve, now: datetime) -> tuple[Key, ...]:
-        waiting = [rows.source_of(dict(row)) for row in self._all("sources")]
+        waiting = [rows.source_of(dict(row)) for row in self._db.all("sources")]
         waiting = [source for source in waiting if source.blocked]
         found = [s for s in waiting if request.revision and s.revision.startswith(request.revision)]
         if not found:
@@ -422,43 +363,16 @@ class SqliteStore(Store):
             )
         keys = [key for source in found for key in source.blocked]
         for key in keys:
-            row = self._one("object_by_key", key=str(key))
+            row = self._db.one("object_by_key", key=str(key))
             if row is not None and row["prune"] == "blocked":
-                self._one("mark_deleting", key=str(key), now=rows.time_text(now))
+                self._db.one("mark_deleting", key=str(key), now=rows.time_text(now))
                 self._history(_entry(row, request.author, "PruneApproved", "", now))
         for source in found:
-            self._one("clear_blocked", id=source.id)
+            self._db.one("clear_blocked", id=source.id)
         return tuple(keys)
 
     async def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            await self._run(self._connection.close)
-            self._thread.shutdown(wait=False)
-
-
-def _connect(file: Path) -> sqlite3.Connection:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(file, isolation_level=None, timeout=5, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
-    return connection
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    """Run the migrations that the file has not seen, forward only, each in a transaction."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    migrations = load_migrations()
-    newest = migrations[-1][0]
-    if version > newest:
-        raise StoreError(
-            f"the database has schema {version} and this windlass knows {newest};"
-            " start the newer version that made it"
-        )
-    for number, script in migrations:
-        if number > version:
-            connection.executescript(f"BEGIN;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+        await self._db.close()
 
 
 def _entry(row: sqlite3.Row, author: str, action: str, message: str, now: datetime) -> Entry:

@@ -1,0 +1,34 @@
+"""What a local Target and the kinds on it may be told: ``Target.spec.params``, ``spec.options``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from windlass_schemas import Frozen
+from windlass_schemas.scalars import Duration
+
+
+class LocalParams(Frozen):
+    """One machine: where models are served and what runs scripts."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address on which models are served."""
+    port: int = Field(default=8701, ge=0, le=65535)
+    """Port on which models are served; 0 takes a free one."""
+    python: str | None = Field(default=None, min_length=1)
+    """The Python for ``.py`` entrypoints; by default the one that runs Windlass."""
+    grace: Duration = timedelta(seconds=10)
+    """How long a program that must stop has between TERM and KILL."""
+
+
+class NoOptions(Frozen):
+    """A kind that takes no options here."""
+
+
+class DeploymentOptions(Frozen):
+    """How a model is served."""
+
+    threads: int = Field(default=1, ge=1, le=64)
+    """Threads that one inference of this model may use."""

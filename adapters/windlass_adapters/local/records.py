@@ -1,0 +1,91 @@
+"""Records: small JSON files that are there whole or not at all, whoever is killed when.
+
+Serves hops 5 and 7. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from windlass_adapters.local.processes import ProcessId, this_process
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+Record = dict[str, Json]
+
+
+class BrokenRecordError(Exception):
+    """A record is there and cannot be read: nobody knows what it said."""
+
+
+def read_record(path: Path) -> Record | None:
+    """The record, or None when there is none. Raises BrokenRecordError, OSError."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise BrokenRecordError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise BrokenRecordError(f"{path} does not hold a record")
+    return value
+
+
+def write_record(path: Path, record: Mapping[str, Json]) -> None:
+    """Put the record in place of what is there. Raises OSError, also for a full disk."""
+    temporary = _write_beside(path, record)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def claim(path: Path) -> bool:
+    """Take a claim for this process; False when somebody has it. Never taken twice."""
+    temporary = _write_beside(path, this_process()._asdict())
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return True
+
+
+def read_process(path: Path) -> ProcessId | None:
+    """The process that a claim names, or None when there is no claim."""
+    record = read_record(path)
+    if record is None:
+        return None
+    match record:
+        case {"pid": int(pid), "start_ticks": int(ticks), "boot_id": str(boot)}:
+            return ProcessId(pid, ticks, boot)
+    raise BrokenRecordError(f"{path} names no process")
+
+
+def _write_beside(path: Path, record: Mapping[str, Json]) -> Path:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(record, file, ensure_ascii=False, indent=1)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,237 @@
+"""The process that runs one attempt of a Job: started in hop 7, read in hop 5, outlives the daemon.
+
+``python -m windlass_adapters.local.runner FOLDER``, with the declared environment as JSON on stdin.
+It takes the run's claim before anything else, so that a second one for the same folder does
+nothing, and it writes ``exit.json`` after everything else. Standard library only: it starts in
+milliseconds, stays small, and loads nothing later, when the installation may have changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+from windlass_adapters.local.outcome import FULL, Outcome, collect, ended, interrupted, not_started
+from windlass_adapters.local.processes import (
+    adopt_orphans,
+    descendants,
+    detach,
+    die_with_parent,
+    kill,
+)
+from windlass_adapters.local.records import Json, claim, read_record, write_record
+
+CANCEL, CLAIM, EXIT, RESERVE, RUN = "cancel", "claim.json", "exit.json", ".reserve", "run.json"
+WATCHED = (signal.SIGTERM, signal.SIGCHLD)
+_RESERVED = 64 * 1024
+_FOREVER = 3600.0
+_UNKILLABLE = 10.0
+"""Seconds after which a process that survives KILL (it waits for hardware) is left alone."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to run: ``run.json``, as far as the runner needs it."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    outputs: Mapping[str, str]
+    store: str
+    time_limit: float | None
+    grace: float
+
+
+class Stop:
+    """Why and until when a program is being stopped."""
+
+    def __init__(self, outcome: Outcome, grace: float) -> None:
+        self.outcome = outcome
+        self.kill_at = time.monotonic() + grace
+
+
+class Run:
+    """One attempt, from start to exit record."""
+
+    def __init__(self, folder: Path, order: Order, secrets: Sequence[str]) -> None:
+        self._folder = folder
+        self._work = folder / "work"
+        self._order = order
+        self._secrets = secrets
+
+    def run(self) -> Outcome:
+        """Run the program to its end, then everything below it, then keep the outputs."""
+        if (self._folder / CANCEL).exists():
+            return interrupted("cancelled before it started")
+        for relative in self._order.outputs.values():
+            (self._work / relative).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            program = self._start()
+        except OSError as error:
+            return not_started(self._order.argv[0], error)
+        status, stopped = self._watch(program)
+        _kill_all()
+        if stopped is not None:
+            return stopped.outcome
+        outcome = ended(status, self._folder / "stderr.log", self._secrets)
+        if outcome.reason:
+            return outcome
+        return collect(self._work, self._order.outputs, Path(self._order.store))
+
+    def _start(self) -> int:
+        with (
+            (self._folder / "stdout.log").open("ab") as stdout,
+            (self._folder / "stderr.log").open("ab") as stderr,
+        ):
+            process = subprocess.Popen(
+                self._order.argv,
+                cwd=self._work,
+                env=self._order.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                process_group=0,
+                preexec_fn=_before_program,
+            )
+        process.returncode = 0  # reaped below with all the others, not by this object
+        return process.pid
+
+    def _watch(self, program: int) -> tuple[int, Stop | None]:
+        """Wait for the end; TERM at the limit or on request, KILL after the grace."""
+        seconds = self._order.time_limit
+        limit = float("inf") if seconds is None else time.monotonic() + seconds
+        status: int | None = None
+        stop: Stop | None = None
+        while True:
+            ends = _reap()
+            status = ends.get(program, status)
+            if status is not None and (stop is None or not descendants(os.getpid())):
+                return status, stop
+            now = time.monotonic()
+            if stop is None and now >= limit:
+                stop = self._stop(self._too_long())
+            elif stop is not None and now >= stop.kill_at:
+                kill(descendants(os.getpid()))
+            signalled = _next_signal(limit - now if stop is None else 0.2)
+            if signalled == signal.SIGTERM and stop is None:
+                stop = self._stop(self._cancelled())
+
+    def _stop(self, outcome: Outcome) -> Stop:
+        kill(descendants(os.getpid()), signal.SIGTERM)
+        return Stop(outcome, self._order.grace)
+
+    def _too_long(self) -> Outcome:
+        return Outcome(
+            "TimeLimitExceeded",
+            f"ran longer than timeLimit ({self._order.time_limit:g} s) and was stopped;"
+            " raise the limit or make the program faster",
+        )
+
+    def _cancelled(self) -> Outcome:
+        if (self._folder / CANCEL).exists():
+            return interrupted("cancelled")
+        return interrupted("stopped from outside (SIGTERM)")
+
+
+def _before_program() -> None:
+    """Between fork and exec; safe here, for the runner has one thread."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+    die_with_parent()
+
+
+def _reap() -> dict[int, int]:
+    """Exit codes (a signal is negative) of all children that have ended."""
+    ends: dict[int, int] = {}
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ends
+        if pid == 0:
+            return ends
+        ends[pid] = os.waitstatus_to_exitcode(status)
+
+
+def _next_signal(timeout: float) -> int | None:
+    info = signal.sigtimedwait(WATCHED, max(0.0, min(timeout, _FOREVER)))
+    return None if info is None else info.si_signo
+
+
+def _kill_all() -> None:
+    """Whatever the program left running: nothing may write to a run that has ended."""
+    give_up = time.monotonic() + _UNKILLABLE
+    while (pids := descendants(os.getpid())) and time.monotonic() < give_up:
+        kill(pids)
+        _reap()
+        _next_signal(0.02)
+
+
+def _record(folder: Path, outcome: Outcome, started: datetime) -> None:
+    """Write the exit record. A full disk may not lose it: room is kept, then waited for."""
+    record: dict[str, Json] = asdict(outcome) | {
+        "started_at": started.isoformat(),
+        "ended_at": datetime.now(UTC).isoformat(),
+    }
+    while True:
+        (folder / RESERVE).unlink(missing_ok=True)
+        try:
+            write_record(folder / EXIT, record)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if _next_signal(1.0) == signal.SIGTERM:
+                return
+        else:
+            return
+
+
+def _read_order(folder: Path, declared: Mapping[str, str]) -> Order:
+    record = read_record(folder / RUN) or {}
+    limit = record["time_limit"]
+    return Order(
+        argv=cast("list[str]", record["argv"]),
+        environment=cast("dict[str, str]", record["environment"]) | dict(declared),
+        outputs=cast("dict[str, str]", record["outputs"]),
+        store=cast("str", record["store"]),
+        time_limit=None if limit is None else cast("float", limit),
+        grace=cast("float", record["grace"]),
+    )
+
+
+def main() -> None:
+    """Run the attempt in the folder that the first argument names."""
+    folder = Path(sys.argv[1])
+    given = json.load(sys.stdin)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    ready = detach()
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    try:
+        if not claim(folder / CLAIM):
+            return
+    except FileNotFoundError:
+        return  # deleted before it began
+    ready()
+    adopt_orphans()
+    started = datetime.now(UTC)
+    with suppress(OSError):  # a disk that is full already: nothing to keep room for
+        (folder / RESERVE).write_bytes(b"\0" * _RESERVED)
+    try:
+        outcome = Run(folder, _read_order(folder, given["environment"]), given["secrets"]).run()
+    except Exception as error:
+        outcome = Outcome("Failed", f"the runner failed: {type(error).__name__}: {error}")
+        _record(folder, outcome, started)
+        raise  # into runner.log, for whoever looks for the fault
+    _record(folder, outcome, started)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Runs: the attempts of Jobs as folders, ``runs/NAME``, as the daemon sees them (hops 5 and 7).
+
+A folder appears whole, by rename. What happens in it is its runner's; the daemon reads the records
+and never waits. All methods are blocking, and quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from windlass_adapters.artifacts import ArtifactStore
+from windlass_adapters.base import (
+    Absent,
+    AmbiguousError,
+    Create,
+    External,
+    Found,
+    LogChunk,
+    Observation,
+    Owner,
+    State,
+    TerminalError,
+    TransientError,
+    Unknown,
+)
+from windlass_adapters.local import runner
+from windlass_adapters.local.jobs import RUN_ROLE, RunBody, short
+from windlass_adapters.local.processes import ProcessId, is_alive, kill, launch, marked, send
+from windlass_adapters.local.records import BrokenRecordError, claim, read_process
+from windlass_adapters.local.runfolder import ExitRecord, RunFolders, RunRecord
+from windlass_adapters.local.storage import load, writing
+from windlass_adapters.secrets import resolve_secret
+from windlass_schemas import Reason
+
+LOG_PIECE = 64 * 1024
+RUNNER_MODULE = "windlass_adapters.local.runner"
+_PATIENCE = 10.0
+"""Seconds beyond the grace that a runner has to end a cancelled run."""
+
+
+class Runs:
+    """All runs below one folder."""
+
+    def __init__(self, root: Path, store: ArtifactStore, grace: timedelta) -> None:
+        self._root = root.absolute()
+        self._grace = grace.total_seconds()
+        self._folders = RunFolders(store, self._grace)
+
+    def sweep(self) -> None:
+        """Remove what a killed daemon left half made or half removed."""
+        if self._root.is_dir():
+            for folder in self._root.glob(".*-*"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def observe(self, external: External) -> Observation:
+        """What that run is doing."""
+        try:
+            return self._look(external.name)
+        except (BrokenRecordError, OSError) as error:
+            return Unknown(f"{error}; remove {self._root / external.name} if it is of no use")
+
+    def find(self, owner: Owner) -> list[Found]:
+        """Every run of an owner. Raises BrokenRecordError, OSError."""
+        found = []
+        for folder in sorted(self._root.glob(f"[!.]*-{short(owner.uid)}-*")):
+            seen = self._look(folder.name)
+            if isinstance(seen, Found) and seen.owner_uid == owner.uid:
+                found.append(seen)
+        return found
+
+    def create(self, owner: Owner, action: Create) -> Found:
+        """Prepare the folder if it is not there, start its runner if none has started."""
+        name = action.wanted.name
+        folder = self._folder(name)
+        record = load(folder / runner.RUN, RunRecord)
+        if record is not None and record.uid != owner.uid:
+            raise TerminalError(f"run {name} belongs to another object; remove {folder}")
+        if record is None or read_process(folder / runner.CLAIM) is None:
+            given = _declared_environment(RunBody.model_validate(action.wanted.body))
+            with writing(self._root):
+                if record is None:
+                    self._folders.make(folder, owner, action)
+                _launch(folder, given)
+        seen = self._look(name)
+        if isinstance(seen, Found):
+            return seen
+        log = folder / "runner.log"
+        raise TransientError(f"run {name} ended before it began; {log} may say why")
+
+    def delete(self, owner: Owner, external: External) -> None:
+        """Ask a run to stop; remove it once it has."""
+        folder = self._folder(external.name)
+        record = load(folder / runner.RUN, RunRecord)
+        if record is None:
+            return
+        if record.uid != owner.uid:
+            raise TerminalError(f"run {external.name} belongs to another object and is left alone")
+        with writing(folder):
+            # Whoever holds the claim may run: taking it here means that no runner can begin.
+            if not claim(folder / runner.CLAIM):
+                process = read_process(folder / runner.CLAIM)
+                if process is not None and process.pid != os.getpid() and is_alive(process):
+                    self._cancel(folder, process)
+                    return
+                if left := marked(folder):
+                    kill(left)
+                    return
+            self._remove(folder)
+
+    def read_log(
+        self, external: External, stream: Literal["stdout", "stderr"], offset: int
+    ) -> LogChunk:
+        """A piece of a run's output."""
+        seen = self._look(external.name)  # before the file: what comes later is read later
+        running = isinstance(seen, Found) and seen.state is State.PROGRESSING
+        start = max(0, offset)
+        try:
+            with (self._folder(external.name) / f"{stream}.log").open("rb") as file:
+                file.seek(start)
+                data = file.read(LOG_PIECE)
+        except FileNotFoundError:
+            data = b""
+        return LogChunk(data, start + len(data), not running and len(data) < LOG_PIECE)
+
+    def _folder(self, name: str) -> Path:
+        if not name or name.startswith(".") or "/" in name or "\0" in name:
+            raise TerminalError(f"{name!r} is no name of a run")
+        return self._root / name
+
+    def _look(self, name: str) -> Observation:
+        folder = self._folder(name)
+        record = load(folder / runner.RUN, RunRecord)
+        if record is None:
+            return Absent()
+        if (ended := load(folder / runner.EXIT, ExitRecord)) is not None:
+            return _ended(name, record, ended)
+        process = read_process(folder / runner.CLAIM)
+        if process is None:
+            return Absent()  # prepared, never begun: creating it again begins it
+        if is_alive(process):
+            return _running(name, record)
+        if (ended := load(folder / runner.EXIT, ExitRecord)) is not None:  # it ended meanwhile
+            return _ended(name, record, ended)
+        if left := marked(folder):
+            kill(left)
+            return _running(name, record, "the runner was killed; what it started is being stopped")
+        return _ended(name, record, _KILLED)
+
+    def _cancel(self, folder: Path, process: ProcessId) -> None:
+        """Tell the runner to stop; one that does not is killed with all that it started."""
+        marker = folder / runner.CANCEL
+        if not marker.exists():
+            marker.touch()
+        if time.time() - marker.stat().st_mtime > self._grace + _PATIENCE:
+            send(process, signal.SIGKILL)
+            kill(marked(folder))
+        else:
+            send(process, signal.SIGTERM)
+
+    def _remove(self, folder: Path) -> None:
+        trash = Path(tempfile.mkdtemp(dir=self._root, prefix=".trash-"))
+        folder.rename(trash / folder.name)
+        shutil.rmtree(trash, ignore_errors=True)  # gone by name; a rest is swept at the next start
+
+
+_KILLED = ExitRecord(
+    reason=Reason.INTERRUPTED,
+    message="stopped from outside: the runner was killed or the machine restarted",
+    attempt_counts=False,
+)
+
+
+def _declared_environment(body: RunBody) -> Mapping[str, object]:
+    """The declared environment with its secrets, and the secrets alone for the runner to hide."""
+    environment = {name: resolve_secret(value) for name, value in body.env.items()}
+    secrets = [environment[n] for n, said in body.env.items() if environment[n] not in ("", said)]
+    return {"environment": environment, "secrets": secrets}
+
+
+def _launch(folder: Path, given: Mapping[str, object]) -> None:
+    try:
+        text = json.dumps(given).encode()
+        launch(RUNNER_MODULE, [str(folder)], folder / "runner.log", text)
+    except TimeoutError as error:
+        raise AmbiguousError(str(error)) from None
+
+
+def _running(name: str, record: RunRecord, message: str = "") -> Found:
+    return Found(
+        external=External(RUN_ROLE, name, name),
+        owner_uid=record.uid,
+        state=State.PROGRESSING,
+        digest=record.digest,
+        message=message,
+    )
+
+
+def _ended(name: str, record: RunRecord, ended: ExitRecord) -> Found:
+    said = ended.model_dump(
+        mode="json", include={"exit_code", "signal", "started_at", "ended_at"}, exclude_none=True
+    )
+    return Found(
+        external=External(RUN_ROLE, name, name),
+        owner_uid=record.uid,
+        state=State.FAILED if ended.reason else State.SUCCEEDED,
+        digest=record.digest,
+        reason=ended.reason or None,
+        message=ended.message,
+        attempt_counts=ended.attempt_counts,
+        outputs=ended.outputs,
+        detail=said,
+    )

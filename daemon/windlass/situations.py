@@ -1,0 +1,151 @@
+"""Gather what a plan is made from: hops 4 and 5. Reads only, whatever it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from windlass.clock import Clock
+from windlass.dependencies import Resolution, resolve
+from windlass.plan import Dependent, Situation
+from windlass.store.base import ExternalRecord, Object, RecordState, Store
+from windlass.targets import OpenTarget, Targets
+from windlass_adapters.base import (
+    Absent,
+    AdapterError,
+    Capabilities,
+    Desired,
+    Found,
+    Observation,
+    Owner,
+    TerminalError,
+    Unknown,
+    Wanted,
+)
+from windlass_schemas import Reason, Target
+
+
+class Situations:
+    """Looks at one object from all sides: the store, its references, its backends."""
+
+    def __init__(self, store: Store, targets: Targets, clock: Clock) -> None:
+        self._store = store
+        self._targets = targets
+        self._clock = clock
+
+    def owner(self, object_: Object) -> Owner:
+        """The tag that everything of this object carries."""
+        return Owner(self._store.install, object_.uid, object_.key)
+
+    async def of(self, object_: Object) -> Situation:
+        """Everything that a plan needs. Reads only. Raises AdapterError when there is no target."""
+        now = self._clock()
+        deleting = object_.deleting_since is not None
+        resolution = Resolution((), {}) if deleting else await resolve(self._store, object_)
+        try:
+            target = await self._targets.of(object_)
+        except AdapterError:
+            if not resolution.blockers:
+                raise
+            return _without_target(object_, resolution, now)
+        wanted: tuple[Wanted, ...] = ()
+        refusal = None
+        if not deleting:
+            wanted, refusal = _wanted(self.owner(object_), object_, target, resolution)
+        return Situation(
+            object=object_,
+            target=target.id,
+            wanted=wanted,
+            observed=await self._observe(object_),
+            capabilities=target.capabilities,
+            now=now,
+            blockers=resolution.blockers,
+            refusal=refusal,
+            dependents=await self._dependents(object_) if deleting else (),
+            diff=target.adapter.diff,
+        )
+
+    async def _dependents(self, object_: Object) -> tuple[Dependent, ...]:
+        found = [await self._store.get(key) for key in await self._store.dependents(object_.key)]
+        return tuple(Dependent(o.key, o.deleting_since is not None) for o in found if o is not None)
+
+    async def _observe(self, object_: Object) -> dict[tuple[str, str, str], Observation]:
+        """An answer for each record; finished runs are not asked for unless they are to go."""
+        observed: dict[tuple[str, str, str], Observation] = {}
+        by_target: dict[str, list[ExternalRecord]] = {}
+        for record in object_.externals:
+            over = record.state in (RecordState.SUCCEEDED, RecordState.FAILED)
+            if over and object_.deleting_since is None:
+                observed[record.name] = Unknown("over; not asked for")
+            else:
+                by_target.setdefault(record.target, []).append(record)
+        for id_, records in by_target.items():
+            observed |= await self._observe_target(object_, id_, records)
+        return observed
+
+    async def _observe_target(
+        self, object_: Object, id_: str, records: Sequence[ExternalRecord]
+    ) -> dict[tuple[str, str, str], Observation]:
+        owner = self.owner(object_)
+        try:
+            target = await self._targets.by_id(id_)
+        except AdapterError as error:
+            return {record.name: Unknown(str(error)) for record in records}
+        intended = [r for r in records if r.state is RecordState.INTENDED]
+        observed: dict[tuple[str, str, str], Observation] = {}
+        if intended:
+            observed |= await _look_up(target, owner, intended)
+        known = [r for r in records if r.state is not RecordState.INTENDED]
+        answers = await target.observe(owner, [r.external for r in known])
+        observed |= {r.name: answers[r.external] for r in known}
+        return {name: _if_ours(seen, owner) for name, seen in observed.items()}
+
+
+def _without_target(object_: Object, resolution: Resolution, now: datetime) -> Situation:
+    """Its target is one of the things that are not Ready: nothing can be asked."""
+    unasked = Unknown("its target is not Ready")
+    return Situation(
+        object=object_,
+        target="",
+        wanted=(),
+        observed={record.name: unasked for record in object_.externals},
+        capabilities=Capabilities(),
+        now=now,
+        blockers=resolution.blockers,
+    )
+
+
+def _wanted(
+    owner: Owner, object_: Object, target: OpenTarget, resolution: Resolution
+) -> tuple[tuple[Wanted, ...], tuple[Reason, str] | None]:
+    """What must exist, or why the adapter cannot serve the spec."""
+    if resolution.blockers or isinstance(object_.resource, Target):
+        return (), None
+    desired = Desired(owner, object_.resource, object_.files, resolution.inputs)
+    try:
+        return target.adapter.normalise(desired), None
+    except TerminalError as error:
+        return (), (error.reason, str(error))
+
+
+async def _look_up(
+    target: OpenTarget, owner: Owner, intended: Sequence[ExternalRecord]
+) -> dict[tuple[str, str, str], Observation]:
+    """Ask by owner: we meant to make these, and do not know whether we did."""
+    try:
+        held = await target.find(owner)
+    except AdapterError as error:
+        return {record.name: Unknown(str(error)) for record in intended}
+    found = {(f.external.role, f.external.name): f for f in held}
+    return {r.name: found.get((r.wanted.role, r.wanted.name), Absent()) for r in intended}
+
+
+def _if_ours(seen: Observation, owner: Owner) -> Observation:
+    """The uid decides, not the name: another's is neither ours nor absent."""
+    if isinstance(seen, Found) and seen.owner_uid not in (None, owner.uid):
+        external = seen.external
+        return Unknown(
+            f"{external.role} {external.name} belongs to another object"
+            f" (uid {seen.owner_uid}); remove that one or use another name"
+        )
+    return seen

@@ -1,0 +1,192 @@
+"""The tasks of a daemon: what feeds, works, relays, and how all of it stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rig.world import deployment, job, model
+from windlass.bus.local import LocalBus
+from windlass.controller import Controller
+from windlass.metrics import Metrics
+from windlass.reconciler import Reconciler
+from windlass.registry import Registry
+from windlass.sources.base import Source, SourceUnavailableError
+from windlass.store.base import Document, Object, Snapshot
+from windlass.store.sqlite import SqliteStore
+from windlass.targets import Targets
+from windlass_adapters.artifacts import ArtifactStore
+from windlass_adapters.base import Change, Found, Owner, Wanted
+from windlass_adapters.testing import MemoryAdapter, MemoryBackend
+from windlass_schemas import Key
+
+DEPLOYMENT = Key.parse("Deployment/wine")
+
+
+class Committed(Source):
+    """A source whose commits are made by the test."""
+
+    def __init__(self) -> None:
+        self.id = "test:/specs"
+        self._items: asyncio.Queue[Snapshot | SourceUnavailableError | Exception] = asyncio.Queue()
+        self._revision = 0
+
+    def commit(self, *documents: Document) -> None:
+        self._revision += 1
+        self._items.put_nowait(Snapshot(self.id, f"r{self._revision}", "ann", documents))
+
+    def fail(self, error: Exception) -> None:
+        self._items.put_nowait(error)
+
+    async def read(self) -> Snapshot:
+        raise NotImplementedError
+
+    async def snapshots(self) -> AsyncIterator[Snapshot | SourceUnavailableError]:
+        while True:
+            item = await self._items.get()
+            if isinstance(item, Exception) and not isinstance(item, SourceUnavailableError):
+                raise item
+            yield item
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+
+@dataclass
+class Running:
+    """A controller at work."""
+
+    controller: Controller
+    store: SqliteStore
+    source: Committed
+    backend: MemoryBackend
+    bus: LocalBus
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def until(self, key: Key, true: Callable[[Object], bool]) -> Object:
+        """Follow the events until an object is so; at most 10 seconds."""
+        async with asyncio.timeout(10), self.bus.subscribe() as wakeups:
+            async for _ in wakeups:
+                found = await self.store.get(key)
+                if found is not None and true(found):
+                    return found
+        raise AssertionError
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, adapter: type[MemoryAdapter] = MemoryAdapter, grace: float = 5.0
+) -> AsyncIterator[Running]:
+    backend = MemoryBackend()
+    bound = adapter.for_backend(backend)
+    store = await SqliteStore.open(folder / "windlass.db")
+    metrics = Metrics()
+    artifacts = ArtifactStore(folder / "artifacts")
+    targets = Targets(
+        store, Registry({"local": bound}), artifacts, folder, {}, metrics.reconcile.backend_calls
+    )
+    source, bus = Committed(), LocalBus()
+    reconciler = Reconciler(store, targets, metrics.reconcile)
+    controller = Controller(reconciler, targets, [source], bus, metrics)
+    made = Running(controller, store, source, backend, bus)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(controller.run(made.stop, 4, grace))
+            try:
+                yield made
+            finally:
+                made.stop.set()
+    finally:
+        await targets.close()
+        await store.close()
+
+
+def is_ready(object_: Object) -> bool:
+    return object_.status.is_true("Ready", object_.generation)
+
+
+async def test_one_commit_brings_all_up_by_events_alone(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        daemon.source.commit(deployment(), model(), job())
+        await daemon.until(Key.parse("Job/train"), lambda o: bool(o.externals))
+        daemon.backend.finish()
+        await daemon.until(DEPLOYMENT, is_ready)
+
+
+async def test_a_lost_source_is_recorded_and_removes_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        daemon.source.commit(job())
+        await daemon.until(Key.parse("Job/train"), lambda o: bool(o.externals))
+        daemon.source.fail(SourceUnavailableError("the repository is gone"))
+        async with asyncio.timeout(5):
+            while not daemon.controller.source_errors:
+                await asyncio.sleep(0)
+        assert (await daemon.store.sources())[0].error == "the repository is gone"
+        daemon.source.commit(job(), job("more"))
+        await daemon.until(Key.parse("Job/more"), lambda o: bool(o.externals))
+        assert daemon.controller.source_errors == {}
+        assert (await daemon.store.sources())[0].error == ""
+
+
+async def test_a_source_that_breaks_ends_the_daemon(tmp_path: Path) -> None:
+    with pytest.raises(ExceptionGroup) as raised:
+        async with running(tmp_path) as daemon:
+            daemon.source.fail(RuntimeError("a bug"))
+            await asyncio.sleep(10)
+    assert raised.group_contains(RuntimeError, match="a bug")
+
+
+async def test_an_unexpected_error_stops_one_object_and_no_other(tmp_path: Path) -> None:
+    class Broken(MemoryAdapter):
+        def diff(self, wanted: Wanted, found: Found) -> tuple[Change, ...]:
+            if "bad" in wanted.name:
+                raise KeyError("a bug in the adapter")
+            return super().diff(wanted, found)
+
+    async with running(tmp_path, Broken) as daemon:
+        daemon.source.commit(job(), model("bad"), model("good"))
+        await daemon.until(Key.parse("Job/train"), lambda o: bool(o.externals))
+        daemon.backend.finish()
+        await daemon.until(Key.parse("Model/good"), is_ready)
+        bad = await daemon.until(
+            Key.parse("Model/bad"),
+            lambda o: (
+                (c := o.status.condition("Ready")) is not None and c.reason == "UnexpectedError"
+            ),
+        )
+        assert bad.status.attempt >= 1
+
+
+async def test_a_stop_lets_passes_finish_and_cancels_what_hangs(tmp_path: Path) -> None:
+    entered = asyncio.Event()
+
+    class Hanging(MemoryAdapter):
+        async def find(self, owner: Owner) -> Sequence[Found]:
+            entered.set()
+            await asyncio.sleep(3600)
+            return []
+
+    async with asyncio.timeout(10), running(tmp_path, Hanging, grace=0.2) as daemon:
+        daemon.source.commit(job())
+        await entered.wait()
+    store = await SqliteStore.open(tmp_path / "windlass.db")
+    found = await store.get(Key.parse("Job/train"))
+    assert found is not None
+    assert found.externals[0].state == "intended", "the intent is there for the next start"
+    await store.close()
+
+
+async def test_the_outbox_is_published_in_order_and_emptied(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        daemon.source.commit(deployment(), model(), job())
+        await daemon.until(Key.parse("Job/train"), lambda o: bool(o.externals))
+        daemon.backend.finish()
+        await daemon.until(DEPLOYMENT, is_ready)
+        async with asyncio.timeout(5):
+            while await daemon.store.unpublished(1):
+                await asyncio.sleep(0.01)
