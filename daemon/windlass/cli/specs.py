@@ -143,8 +143,8 @@ def summary(found: Sequence[Preview]) -> str:
     count = Counter(each.verb for each in found)
     if not any(count[verb] for verb in _CHANGES):
         noted = sum(bool(each.note) for each in found)
-        said = f"{len(found)} {_plural('object', len(found))}"
-        return f"Nothing to do: {said}, {noted} to look at." if noted else f"Nothing to do: {said}."
+        total = f"{len(found)} {_plural('object', len(found))}"
+        return f"Nothing to do: {total}{f', {noted} to look at' if noted else ''}."
     always: tuple[Verb, ...] = ("create", "run", "delete")
     said = [f"{count[verb]} to {verb}" for verb in _CHANGES if count[verb] or verb in always]
     return f"Plan: {', '.join(said)}."
