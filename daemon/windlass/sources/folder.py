@@ -37,6 +37,7 @@ class FolderSource(Source):
 
     def __init__(self, root: Path, loader: Loader, *, id_: str | None = None) -> None:
         self.id = id_ or f"folder:{root}"
+        self.title = f"saved files of {root}"
         self._root = root
         self._loader = loader
         self._tree = FolderTree(root)

@@ -33,7 +33,8 @@ class GitSource(Source):
     """Follows the commits of HEAD."""
 
     def __init__(self, repository: Repository, loader: Loader) -> None:
-        self.id = f"git:{repository.folder}"
+        self.id = f"folder:{repository.folder}"  # of saved files too: one folder, one owner
+        self.title = f"commits of {repository.folder}"
         self._repository = repository
         self._loader = loader
         self._loaded_notes: tuple[str, ...] = ()
