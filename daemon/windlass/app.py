@@ -78,9 +78,9 @@ class Daemon(Runtime):
         self.controller = Controller(reconciler, targets, [source], self._bus, self._metrics)
 
     @property
-    def source_id(self) -> str:
-        """Which source it follows."""
-        return self._source.id
+    def follows(self) -> str:
+        """What it follows, for people."""
+        return self._source.title
 
     @property
     def store(self) -> Store:
@@ -176,7 +176,7 @@ async def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) ->
             try:
                 _log.info(
                     "windlass is up",
-                    source=daemon.source_id,
+                    follows=daemon.follows,
                     api=f"http://{settings.api_host}:{listener.getsockname()[1]}",
                     state=str(settings.state),
                 )

@@ -33,6 +33,7 @@ class Committed(Source):
 
     def __init__(self) -> None:
         self.id = "test:/specs"
+        self.title = "the test"
         self._items: asyncio.Queue[Snapshot | SourceUnavailableError | Exception] = asyncio.Queue()
         self._revision = 0
 

@@ -119,6 +119,9 @@ async def test_without_notifications_the_folder_is_polled_and_a_note_says_so(
     source = await opened(root)
     async with following(source) as seen:
         await seen.snapshot()
+        async with asyncio.timeout(5):
+            while not source.notes():  # notes have no event
+                await asyncio.sleep(0.01)
         assert "OS file watch limit reached" in source.notes()[0]
         assert "raise fs.inotify.max_user_watches" in source.notes()[0]
         (root / "b.yaml").write_text(job("b"))
@@ -128,13 +131,46 @@ async def test_without_notifications_the_folder_is_polled_and_a_note_says_so(
 async def test_a_lost_notification_costs_time_and_nothing_else(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FolderSource, "_is_relevant", lambda _self, _path: False)
+
+    class Deaf(watch_module.Watch):
+        def _start(self) -> None:
+            """Watches nothing, and says nothing of it."""
+
+    monkeypatch.setattr(folder_module, "Watch", Deaf)
     monkeypatch.setattr(folder_module, "RESCAN", 0.2)
     (root / "a.yaml").write_text(job("a"))
     async with following(await opened(root)) as seen:
         await seen.snapshot()
         (root / "b.yaml").write_text(job("b"))
         assert names(await seen.snapshot()) == ["a", "b"]
+
+
+async def test_new_folders_and_files_that_lie_in_ignored_ones_are_watched(root: Path) -> None:
+    (root / ".windlassignore").write_text("data/\n")
+    (root / "data").mkdir()
+    (root / "data/x.csv").write_text("1")
+    (root / "a.yaml").write_text(job("a", "command: [x]\n  files: [data/x.csv]"))
+    async with following(await opened(root)) as seen:
+        await seen.snapshot()
+        (root / "data/x.csv").write_text("2")
+        await seen.snapshot(5)
+        (root / "new/deep").mkdir(parents=True)
+        (root / "new/deep/b.yaml").write_text(job("b"))
+        assert names(await seen.snapshot(5)) == ["a", "b"]
+        (root / "new/deep/b.yaml").write_text(job("c"))
+        assert names(await seen.snapshot(5)) == ["a", "c"]
+
+
+async def test_a_root_that_is_exchanged_at_once_is_followed(root: Path, tmp_path: Path) -> None:
+    (root / "a.yaml").write_text(job("a"))
+    async with following(await opened(root)) as seen:
+        await seen.snapshot()
+        for name in ("b", "c"):
+            shutil.copytree(root, tmp_path / name)
+            (tmp_path / name / "a.yaml").write_text(job(name))
+            await asyncio.to_thread(root.rename, tmp_path / f"old-{name}")
+            await asyncio.to_thread((tmp_path / name).rename, root)
+            assert names(await seen.snapshot(5)) == [name]
 
 
 async def test_a_new_windlassignore_takes_effect(root: Path) -> None:

@@ -40,7 +40,7 @@ async def opened(path: Path, keeper: Keeper | None = None) -> Source:
 async def note(source: Source, text: str, *, there: bool = True) -> None:
     """Wait until a note contains the text, or none does."""
     async with asyncio.timeout(20):
-        while any(text in line for line in source.notes()) != there:  # noqa: ASYNC110
+        while any(text in line for line in source.notes()) != there:
             await asyncio.sleep(0.05)
 
 
@@ -49,7 +49,7 @@ async def test_a_commit_is_seen_whole_within_a_second(repo: GitRepo) -> None:
     first = repo.commit()
     source = await opened(repo.path)
     assert isinstance(source, GitSource)
-    assert source.id == f"git:{repo.path}"
+    assert source.id == f"folder:{repo.path}"
     async with following(source) as seen:
         found = await seen.snapshot()
         assert (found.source, found.revision, found.author) == (source.id, first, AUTHOR)
@@ -149,7 +149,7 @@ async def test_a_sub_folder_is_a_source_of_its_own(repo: GitRepo) -> None:
     repo.commit()
     source = await opened(repo.path / "specs")
     found = await source.read()
-    assert source.id == f"git:{repo.path}/specs"
+    assert source.id == f"folder:{repo.path}/specs"
     assert [(d.path, d.line) for d in found.documents] == [("deep/a.yaml", 1)]
     assert list(found.documents[0].files) == ["x/train.py"]
     repo.write("outside.yaml", "changed")

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from rig import onnx_models
-from rig.serving import Serving, tensor, until
+from rig.serving import Serving, tensor, under_way, until
 
 ONE_ROW = {"inputs": [tensor("x", "FP32", [1, 2], [0, 0])]}
 
@@ -124,8 +124,7 @@ class TestStop:
         body = {"inputs": [tensor("rounds", "INT64", [1], [700_000])]}
         with ThreadPoolExecutor() as pool:
             slow = [pool.submit(serving.infer, "m", body) for _ in range(6)]
-            line = "windlass_serving_requests_in_flight 6.0"
-            until(lambda: line in serving.client.get("/metrics").text, "six requests run or wait")
+            until(lambda: under_way(serving) == 6, "six requests run or wait")
             serving.process.send_signal(number)
             until(lambda: refuses(port), "nothing new is taken")
             assert not all(answer.done() for answer in slow), "too fast; make the model slower"

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rig import onnx_models
-from rig.serving import Serving, digest_of_file, tensor, until
+from rig.serving import Serving, digest_of_file, tensor, under_way, until
 
 BODY_LIMIT = 64 << 20
 UNDER_WAY_LIMIT = 512
@@ -309,16 +309,16 @@ class TestRudeClients:
         whole = json.dumps(fp32()).encode()
         with half_request(serving, len(whole)) as client:
             client.sendall(whole)
-        line = "windlass_serving_requests_in_flight 0.0"
-        until(lambda: line in serving.client.get("/metrics").text, "nothing is under way")
+        until(lambda: under_way(serving) == 0, "nothing is under way")
         assert serving.infer("fp32", fp32()).status_code == 200
 
     def test_more_requests_than_it_takes_on_are_told_to_come_again(self, serving: Serving) -> None:
         with contextlib.ExitStack() as waiting:
             for _ in range(UNDER_WAY_LIMIT):
                 waiting.enter_context(half_request(serving, 1))
-            until(lambda: serving.infer("fp32", fp32()).status_code == 503, "it is full")
+            until(lambda: under_way(serving) == UNDER_WAY_LIMIT, "it is full")
             response = serving.infer("fp32", fp32())
+            assert response.status_code == 503
             assert response.headers["retry-after"] == "1"
             assert "try again" in response.json()["error"]
             assert serving.client.get("/v2/health/live").status_code == 200

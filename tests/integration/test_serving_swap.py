@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from rig import onnx_models
-from rig.serving import Serving, digest_of_file, tensor, until
+from rig.serving import Serving, digest_of_file, tensor, under_way, until
 
 SWAPS = 50
 CLIENTS = 8
@@ -32,13 +32,6 @@ def version(path: Path) -> str:
 def rounds(count: int) -> dict[str, object]:
     """A request that keeps the model ``loop`` busy."""
     return {"inputs": [tensor("rounds", "INT64", [1], [count])]}
-
-
-def under_way(serving: Serving) -> float:
-    """How many requests wait or run."""
-    lines = serving.client.get("/metrics").text.splitlines()
-    name = "windlass_serving_requests_in_flight "
-    return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
 class Clients:

@@ -168,3 +168,10 @@ class Serving:
 def tensor(name: str, datatype: str, shape: list[int], data: object) -> dict[str, object]:
     """One input of a request."""
     return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def under_way(serving: Serving) -> float:
+    """How many requests wait or run."""
+    lines = serving.client.get("/metrics").text.splitlines()
+    name = "windlass_serving_requests_in_flight "
+    return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))

@@ -10,7 +10,7 @@ import httpx
 
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import TerminalError
-from windlass_adapters.local.models import check_address
+from windlass_adapters.local.models import DownloadError, check_address
 from windlass_schemas import Artifact, Reason
 
 LIMIT = 8 << 30
@@ -18,16 +18,6 @@ LIMIT = 8 << 30
 TIMEOUT = 30.0
 """Seconds for a connection, and for each silence."""
 REDIRECTS = 5
-
-
-class DownloadError(Exception):
-    """The file could not be had."""
-
-    def __init__(self, message: str, reason: Reason, *, passes: bool) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.passes = passes
-        """Whether another try may go better with nothing changed."""
 
 
 def download(url: str, digest: str | None, store: ArtifactStore) -> Artifact:

@@ -9,8 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from windlass_adapters.artifacts import ArtifactStore
-from windlass_adapters.local.download import DownloadError, download
-from windlass_adapters.local.models import ModelBody, ModelOrder, Prepared
+from windlass_adapters.local.models import DownloadError, ModelBody, ModelOrder, Prepared
 from windlass_adapters.local.outcome import FULL
 from windlass_adapters.local.processes import die_with_parent
 from windlass_adapters.local.storage import load
@@ -46,6 +45,9 @@ def _inspect(store: ArtifactStore, body: ModelBody) -> Prepared:
     artifact = body.artifact
     if artifact is None:
         assert body.url is not None, "a model has an artifact or an address"
+        # Here, for an HTTP client takes longer to load than most models.
+        from windlass_adapters.local.download import download
+
         artifact = download(body.url, body.digest, store)
     if body.digest is not None and artifact.digest != body.digest:
         return Prepared(

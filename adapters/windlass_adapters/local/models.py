@@ -9,6 +9,8 @@ import ipaddress
 from typing import Literal
 from urllib.parse import urlsplit
 
+from pydantic import JsonValue
+
 from windlass_adapters.base import Desired, TerminalError, WaitingError, Wanted
 from windlass_schemas import (
     Artifact,
@@ -51,6 +53,16 @@ class Prepared(Frozen):
     signature: Signature | None = None
 
 
+class DownloadError(Exception):
+    """The file could not be had."""
+
+    def __init__(self, message: str, reason: Reason, *, passes: bool) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.passes = passes
+        """Whether another try may go better with nothing changed."""
+
+
 def wanted_model(desired: Desired, model: Model) -> Wanted:
     """The one artifact of a Model. Raises TerminalError, and WaitingError for a missing input."""
     spec = model.spec
@@ -68,19 +80,17 @@ def wanted_model(desired: Desired, model: Model) -> Wanted:
     else:
         artifact = _from_job(desired, model)
     body = ModelBody(artifact=artifact, url=spec.source.url, digest=spec.digest, format=spec.format)
+    identity: dict[str, JsonValue] = {
+        "artifact": artifact.digest if artifact else None,
+        "url": body.url,
+        "digest": body.digest,
+        "format": body.format,
+    }
     key = desired.owner.key
-    identity = body.model_copy(update={"artifact": artifact.digest if artifact else None})
     return Wanted(
         role=ARTIFACT_ROLE,
         name=f"{key.namespace}.{key.name}",
-        digest=digest_of(
-            {
-                "artifact": artifact.digest if artifact else None,
-                "url": identity.url,
-                "digest": identity.digest,
-                "format": identity.format,
-            }
-        ),
+        digest=digest_of(identity),
         body=body.model_dump(mode="json"),
     )
 

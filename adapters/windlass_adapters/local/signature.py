@@ -1,15 +1,17 @@
 """What an ONNX file takes and gives, printed as JSON: ``python -m ...signature PATH``.
 
-Run by ``inspection`` in a process of its own. The words are those of the Open Inference Protocol.
+Run by ``inspection`` in a process of its own, which loads nothing but ONNX Runtime. The words are
+those of the Open Inference Protocol.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 
 import onnxruntime
 
-from windlass_schemas import Signature, Tensor
+Tensor = dict[str, str | list[int]]
 
 DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -30,28 +32,28 @@ DATATYPES = {
 """Words of the protocol by those of ONNX Runtime; what has no word keeps its own."""
 
 
-def read_signature(path: str) -> Signature:
+def read_signature(path: str) -> dict[str, list[Tensor]]:
     """Load a file and read its inputs and outputs. Raises what ONNX Runtime raises."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return Signature(
-        inputs=tuple(_tensor(x.name, x.type, x.shape) for x in session.get_inputs()),
-        outputs=tuple(_tensor(x.name, x.type, x.shape) for x in session.get_outputs()),
-    )
+    return {
+        "inputs": [_tensor(x.name, x.type, x.shape) for x in session.get_inputs()],
+        "outputs": [_tensor(x.name, x.type, x.shape) for x in session.get_outputs()],
+    }
 
 
 def _tensor(name: str, type_: str, shape: list[int | str | None] | None) -> Tensor:
-    sizes = (size if isinstance(size, int) else -1 for size in shape or ())
-    return Tensor(name=name, datatype=DATATYPES.get(type_, type_), shape=tuple(sizes))
+    sizes = [size if isinstance(size, int) else -1 for size in shape or ()]
+    return {"name": name, "datatype": DATATYPES.get(type_, type_), "shape": sizes}
 
 
 def main() -> None:
     """Print the signature of the file that the first argument names."""
     try:
-        text = read_signature(sys.argv[1]).model_dump_json()
+        text = json.dumps(read_signature(sys.argv[1]))
     except Exception as error:
         sys.exit(" ".join(str(error).split()))
     sys.stdout.write(text)

@@ -22,6 +22,8 @@ class Source(Protocol):
 
     id: str
     """Stable over restarts: the owner of the keys that it declares."""
+    title: str
+    """What it follows, for people: ``commits of /srv/specs``."""
 
     @abstractmethod
     async def read(self) -> Snapshot:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.foldertree import SETTLING, FolderTree
-from windlass.sources.ignore import IGNORE_FILE
 from windlass.sources.loader import Loaded, Loader, Survey
 from windlass.sources.tree import TreeChangedError
 from windlass.sources.watch import Watch
@@ -38,6 +37,7 @@ class FolderSource(Source):
 
     def __init__(self, root: Path, loader: Loader, *, id_: str | None = None) -> None:
         self.id = id_ or f"folder:{root}"
+        self.title = f"saved files of {root}"
         self._root = root
         self._loader = loader
         self._tree = FolderTree(root)
@@ -65,20 +65,18 @@ class FolderSource(Source):
         """The set at the start, then at each change, for ever. A failure is yielded once."""
         told: Snapshot | str | None = None
         while True:
-            with Watch([self._root], recursive=True, relevant=self._is_relevant) as watch:
-                self._trouble = watch.trouble
-                while True:
-                    found = await self._read_or_error()
-                    if isinstance(found, SourceUnavailableError):
-                        if told != str(found):
-                            told = str(found)
-                            yield found
-                        await watch.wait(POLL)
-                        break  # a folder that comes back needs a new watch
-                    if not _same(told, found):
-                        told = found
-                        yield found
-                    await self._movement(watch)
+            found = await self._read_or_error()
+            if isinstance(found, SourceUnavailableError):
+                if told != str(found):
+                    told = str(found)
+                    yield found
+                await asyncio.sleep(POLL)
+                continue
+            if not _same(told, found):
+                told = found
+                yield found
+            if self._survey is not None:
+                await self._movement(self._survey)
 
     def notes(self) -> tuple[str, ...]:
         """What a person should know of this source now."""
@@ -96,20 +94,22 @@ class FolderSource(Source):
         except SourceUnavailableError as error:
             return error
 
-    async def _movement(self, watch: Watch) -> None:
+    async def _movement(self, last: Survey) -> None:
         """Return when the set may have changed."""
-        last = self._survey
-        if last is None or not last.settled:
-            await watch.wait(SETTLING)
-            return
-        while True:
-            await watch.wait(POLL if watch.trouble else RESCAN)
-            try:
-                survey = await asyncio.to_thread(self._loader.survey, self._tree)
-            except (TreeChangedError, SourceUnavailableError):
-                return
-            if not survey.same_as(last):
-                return
+        async with Watch(self._root / folder for folder in last.folders) as watch:
+            self._trouble = watch.trouble
+            while await self._is_still(last):
+                if not last.settled:
+                    await watch.wait(SETTLING)
+                    return
+                await watch.wait(POLL if watch.trouble else RESCAN)
+
+    async def _is_still(self, last: Survey) -> bool:
+        try:
+            survey = await asyncio.to_thread(self._loader.survey, self._tree)
+        except (TreeChangedError, SourceUnavailableError):
+            return False
+        return survey.same_as(last)
 
     async def _load(self) -> Loaded:
         """Read the set once the folder has come to rest."""
@@ -132,12 +132,7 @@ class FolderSource(Source):
 
     async def _stays(self, survey: Survey) -> bool:
         await asyncio.sleep(LONG_CALM)
-        return (await asyncio.to_thread(self._loader.survey, self._tree)).same_as(survey)
-
-    def _is_relevant(self, path: str) -> bool:
-        """Whether a change there can matter: nothing hidden does, except ``.windlassignore``."""
-        names = path.removeprefix(str(self._root)).split("/")
-        return not any(name.startswith(".") and name != IGNORE_FILE for name in names)
+        return await self._is_still(survey)
 
 
 def _keys(loaded: Loaded) -> frozenset[Key]:

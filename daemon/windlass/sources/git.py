@@ -7,7 +7,7 @@ file that is not committed changes nothing. Notifications only wake a look at a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.gitcommand import GitError
@@ -33,11 +33,14 @@ class GitSource(Source):
     """Follows the commits of HEAD."""
 
     def __init__(self, repository: Repository, loader: Loader) -> None:
-        self.id = f"git:{repository.folder}"
+        self.id = f"folder:{repository.folder}"  # of saved files too: one folder, one owner
+        self.title = f"commits of {repository.folder}"
         self._repository = repository
         self._loader = loader
         self._loaded_notes: tuple[str, ...] = ()
         self._uncommitted = ""
+        self._folders: frozenset[str] = frozenset()
+        """Folders of the last commit that was read."""
         self._one_read = asyncio.Lock()
 
     async def read(self) -> Snapshot:
@@ -75,6 +78,7 @@ class GitSource(Source):
     async def _read_head(self) -> Snapshot:
         commit = await self._repository.head()
         entries = parse_listing(await self._repository.listing(commit))
+        self._folders = _folders_of(entries)
         blobs = Blobs(self._repository.top)
         try:
             async with asyncio.timeout(READ_TIMEOUT):
@@ -93,7 +97,7 @@ class GitSource(Source):
         """Return when HEAD may name another commit; keep the notes fresh meanwhile."""
         async with asyncio.TaskGroup() as group:
             notes = group.create_task(self._keep_notes())
-            with Watch(self._repository.watched(), recursive=False) as watch:
+            async with Watch(self._repository.watched()) as watch:
                 while await asyncio.to_thread(self._repository.stamp) == stamp:
                     await watch.wait(CHECK)
                     if once:
@@ -101,8 +105,8 @@ class GitSource(Source):
             notes.cancel()
 
     async def _keep_notes(self) -> None:
-        folder = self._repository.folder
-        with Watch([folder], recursive=True, relevant=self._is_relevant) as watch:
+        folders = [self._repository.folder / folder for folder in self._folders]
+        async with Watch(folder for folder in folders if folder.is_dir()) as watch:
             while True:
                 took = await self._look_at_worktree()
                 await asyncio.sleep(max(NOTES_PAUSE, NOTES_SHARE * took))
@@ -121,9 +125,16 @@ class GitSource(Source):
         )
         return loop.time() - begin
 
-    def _is_relevant(self, path: str) -> bool:
-        names = path.removeprefix(str(self._repository.folder)).split("/")
-        return not any(name in (".git", ".windlass") for name in names)
+
+def _folders_of(paths: Iterable[str]) -> frozenset[str]:
+    """All folders on the way to the paths, the root included."""
+    folders = {""}
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    return frozenset(folders)
 
 
 def _uncommitted_note(paths: list[str]) -> str:

@@ -46,8 +46,10 @@ class Survey:
 
     entries: tuple[Entry, ...]
     """YAML files and ``.windlassignore``, in the order of their paths."""
-    named: tuple[Entry, ...] = ()
+    named: tuple[Entry, ...]
     """Files that the specs named at the last load."""
+    folders: frozenset[str]
+    """Where all these lie: worth watching."""
 
     @property
     def settled(self) -> bool:
@@ -101,12 +103,22 @@ class Loader:
     def survey(self, tree: Tree) -> Survey:
         """What a load would read. Raises SourceUnavailableError when the tree is gone."""
         ignore = self._read_ignore(tree)
-        entries = [] if isinstance(ignore, Fault) else list(self._spec_entries(tree, ignore))
+        folders = {""}
+
+        def enter(folder: str) -> bool:
+            if isinstance(ignore, Fault) or not ignore.enters(folder):
+                return False
+            folders.add(folder)
+            return True
+
+        entries = [] if isinstance(ignore, Fault) else list(self._specs(tree, ignore, enter))
         marker = tree.find(IGNORE_FILE)
         if marker is not None and self._only is None:
             entries.append(marker)
         entries.sort(key=lambda entry: entry.path)
-        return Survey(tuple(entries), tuple(self._named.survey(tree)))
+        named = tuple(self._named.survey(tree))
+        folders.update(entry.path.rpartition("/")[0] for entry in named)
+        return Survey(tuple(entries), named, frozenset(folders))
 
     def load(self, tree: Tree, survey: Survey | None = None) -> Loaded:
         """Read the whole set.
@@ -163,12 +175,12 @@ class Loader:
                 return Fault(IGNORE_FILE, 1, 1, "", message)
         return self._ignore
 
-    def _spec_entries(self, tree: Tree, ignore: Ignore) -> Iterator[Entry]:
+    def _specs(self, tree: Tree, ignore: Ignore, enter: Callable[[str], bool]) -> Iterator[Entry]:
         if self._only is not None:
             entry = tree.find(self._only)
             yield from () if entry is None else (entry,)
             return
-        for entry in tree.walk(ignore.enters):
+        for entry in tree.walk(enter):
             is_spec = entry.path.endswith(SUFFIXES)
             folder_like = entry.kind not in (EntryKind.FILE, EntryKind.SPECIAL)
             if (is_spec or folder_like) and ignore.takes(entry.path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -16,67 +16,61 @@ GATHER = 50
 """Milliseconds over which changes are gathered into one hint."""
 STEP = 20
 """Milliseconds without a change that end the gathering early."""
+MAX_FOLDERS = 20_000
 
 
 class Watch:
-    """Watches folders with the kernel's notifications, or says why it cannot.
+    """Watches folders, not what is below them, with the kernel's notifications.
 
-    A context manager: its thread and watches end with it.
+    Only folders that somebody chose are watched: a recursive watch would follow links out of the
+    source. Used as ``async with``; its thread and watches end with it.
     """
 
-    def __init__(
-        self,
-        folders: Iterable[Path],
-        *,
-        recursive: bool,
-        relevant: Callable[[str], bool] = lambda _path: True,
-    ) -> None:
+    def __init__(self, folders: Iterable[Path]) -> None:
         self.trouble = ""
         """Why there are no hints; empty when there are."""
-        self._relevant = relevant
+        self._folders = list(folders)
         self._stop = threading.Event()
         self._notify: RustNotify | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="watch")
-        paths = [str(folder) for folder in folders]
-        try:
-            self._notify = RustNotify(paths, False, False, 0, recursive, True)
-        except (OSError, RuntimeError) as error:
-            self.trouble = str(error)
 
     async def wait(self, seconds: float) -> bool:
-        """Return at the first relevant change, True, or after that time, False."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while (left := end - loop.time()) > 0:
-            if self._notify is None:
-                await asyncio.sleep(left)
-                return False
-            changes = await loop.run_in_executor(self._thread, self._watch, left)
-            if any(self._relevant(path) for path in changes):
-                return True
-        return False
-
-    def _watch(self, seconds: float) -> list[str]:
+        """Return at the first change, True, or after that time, False."""
         if self._notify is None:
-            return []
-        found = self._notify.watch(GATHER, STEP, max(1, int(seconds * 1000)), self._stop)
-        return [] if isinstance(found, str) else [path for _, path in found]
+            await asyncio.sleep(seconds)
+            return False
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._wait, seconds)
 
-    def close(self) -> None:
-        """End the thread and the watches."""
-        self._stop.set()
-        self._thread.shutdown(wait=True)
-        if self._notify is not None:
-            self._notify.close()
-            self._notify = None
-
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._start)
         return self
 
-    def __exit__(
+    async def __aexit__(
         self,
         _type: type[BaseException] | None,
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self._stop.set()
+        self._thread.submit(self._close)
+        self._thread.shutdown(wait=False)
+
+    def _start(self) -> None:
+        if len(self._folders) > MAX_FOLDERS:
+            self.trouble = f"{len(self._folders)} folders"
+            return
+        try:
+            self._notify = RustNotify([str(f) for f in self._folders], False, False, 0, False, True)
+        except (OSError, RuntimeError) as error:
+            self.trouble = str(error)
+
+    def _wait(self, seconds: float) -> bool:
+        if self._notify is None:
+            return False
+        found = self._notify.watch(GATHER, STEP, max(1, int(seconds * 1000)), self._stop)
+        return not isinstance(found, str)
+
+    def _close(self) -> None:
+        if self._notify is not None:
+            self._notify.close()
+            self._notify = None
