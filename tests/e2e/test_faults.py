@@ -47,7 +47,7 @@ def test_a_broken_document_stops_only_itself(stub: Project) -> None:
     ("fault", "name", "reason", "said"),
     [
         ("exit", "Job/train", "Failed", "1"),
-        ("no-output", "Job/train", "OutputMissing", "model.onnx"),
+        ("no-output", "Job/train", "OutputMissing", "was not written"),
         ("not-onnx", "Model/stub", "InvalidArtifact", "ONNX"),
     ],
 )
@@ -66,7 +66,7 @@ def test_a_training_that_goes_wrong_is_said_and_the_old_model_serves_on(
     stub.await_ready("Job/other")
     assert stub.infer("stub", BODY) == {"y": (6.0,)}
     if fault == "exit":
-        assert "no such wine" in stub.windlass("logs", "Job/train")
+        assert "no such wine" in stub.windlass("logs", "Job/train", "--stderr")
 
     stub.edit("stub.yaml", f"fault: {fault}", "fault: none")
     stub.commit("Mend it")
