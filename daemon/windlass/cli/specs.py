@@ -19,7 +19,8 @@ from windlass.cli.terminal import note, raw, say, stdout
 from windlass.preview import Preview, Verb, preview
 from windlass.registry import Registry
 from windlass.sources.base import SourceUnavailableError
-from windlass.sources.opening import hash_only, open_source
+from windlass.sources.namedfiles import hash_only
+from windlass.sources.opening import open_source
 from windlass.store.base import Fault, Snapshot, StoreError
 from windlass_adapters.base import AdapterError
 from windlass_schemas.json_schema import schema_files, schema_of, schema_of_all
