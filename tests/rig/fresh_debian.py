@@ -40,6 +40,7 @@ EDIT = (
 )
 REVERT = "git revert --no-edit HEAD"
 PORTS = (8700, 8701)
+READY = "curl -s --fail localhost:8700/readyz"
 INSTALL_SECONDS = 600
 STORY_SECONDS = 60
 
@@ -144,6 +145,10 @@ class Root:
             raise FreshError(f"$ {shell}\nexit {ended.returncode}\n{ended.stdout}{ended.stderr}")
         return ended.stdout
 
+    def succeeds(self, shell: str) -> bool:
+        """Whether a shell line ends well."""
+        return subprocess.run(self.command(shell), capture_output=True, check=False).returncode == 0
+
 
 def passed_on() -> dict[str, str]:
     """The variables that pip and TLS need here. Folders of this machine are not there inside."""
@@ -206,18 +211,21 @@ def predicted(root: Root) -> dict[str, list[float]]:
 
 
 def start(root: Root, what: str) -> Terminal:
-    """``make run`` in a terminal, until the README's curl answers a wine class."""
+    """``make run`` in a terminal, until the daemon is ready and the curl answers a wine class."""
     terminal = Terminal(root.command("exec make run"))
+
+    def there() -> object:
+        return terminal.ended() or (root.succeeds(READY) and predicted(root))
+
     try:
-        seconds = until(
-            lambda: predicted(root) or terminal.ended(), INSTALL_SECONDS, "a prediction"
-        )
+        seconds = until(there, INSTALL_SECONDS, "a prediction")
     except FreshError as error:
         raise FreshError(f"{error}\n{terminal.text}") from None
     answer = predicted(root)
-    if answer.get("label") not in ([0], [1], [2]):
-        raise FreshError(f"no wine class in {answer}\n{terminal.text}")
-    say(f"{what}: {seconds:.1f} s from `make run` to the first prediction, {answer}")
+    if terminal.ended() or answer.get("label") not in ([0], [1], [2]):
+        raise FreshError(f"no daemon, or no wine class in {answer}\n{terminal.text}")
+    say(f"{what}: {seconds:.1f} s from `make run` to a ready daemon and a prediction")
+    say(f"  {answer}")
     return terminal
 
 
@@ -291,6 +299,10 @@ def live(root: Root) -> None:
     say("kill -9 of the daemon: predictions go on without it")
     stop(start(root, "start after kill -9"))
     expect_runs(root, runs + 1, "kill -9 caused no run")
+
+    root.stop_everything()
+    root.run("rm -rf .windlass")
+    stop(start(root, "environment there, nothing remembered"))
 
 
 def change(root: Root, shell: str) -> float:
