@@ -88,7 +88,7 @@ def conclude(
 def _history(object_: Object, acted: Acted, pass_: Pass) -> tuple[Entry, ...]:
     if acted.step is None:
         return ()
-    entry = entry_of(object_, acted.step, "ok", pass_)
+    entry = _entry(object_, acted.step, pass_)
     if acted.error is not None:
         entry = replace(entry, result=acted.error.reason.value, message=str(acted.error))
     return (replace(entry, duration=acted.duration),)
@@ -167,10 +167,18 @@ def _verdict(verdict: Verdict, hold: Hold | None, situation: Situation) -> Verdi
     )
 
 
-_PAST = {Create: "Created", Update: "Updated", Delete: "Deleted"}
+_DONE = {Create: "Created", Update: "Updated", Delete: "Deleted"}
+_INTENDED = {Create: "CreateIntended", Update: "UpdateIntended", Delete: "DeleteIntended"}
 
 
-def entry_of(object_: Object, step: Step, result: str, pass_: Pass) -> Entry:
+def intention(object_: Object, step: Step, pass_: Pass) -> Entry:
+    """The line of the history that goes before the act."""
+    return replace(
+        _entry(object_, step, pass_), action=_INTENDED[type(step.action)], result="intended"
+    )
+
+
+def _entry(object_: Object, step: Step, pass_: Pass) -> Entry:
     wanted = step.intent.wanted
     return Entry(
         at=pass_.now,
@@ -179,8 +187,8 @@ def entry_of(object_: Object, step: Step, result: str, pass_: Pass) -> Entry:
         generation=object_.generation,
         revision=object_.revision,
         author=object_.author,
-        action=_PAST[type(step.action)],
-        result=result,
+        action=_DONE[type(step.action)],
+        result="ok",
         message=f"{wanted.role} {wanted.name}: {step.message}",
     )
 

@@ -25,7 +25,8 @@ from windlass.plan import Delete, Plan, Situation, plan
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.settings import Settings
-from windlass.sources.opening import hash_only, open_source
+from windlass.sources.namedfiles import hash_only
+from windlass.sources.opening import open_source
 from windlass.store.base import Object, Store
 from windlass.store.sqlite import DATABASE, SqliteStore
 from windlass.targets import Targets

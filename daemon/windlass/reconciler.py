@@ -16,7 +16,7 @@ import structlog
 from windlass.clock import Clock, utc_now
 from windlass.conditions import Pass
 from windlass.metrics import ReconcileMetrics
-from windlass.outcome import Acted, Draw, Result, conclude, entry_of, fail
+from windlass.outcome import Acted, Draw, Result, conclude, fail, intention
 from windlass.plan import Delete, Step, plan
 from windlass.situations import Situations
 from windlass.store.base import Claim, ExternalRecord, Object, Outcome, RecordState, Store
@@ -97,7 +97,7 @@ class Reconciler:
         """Take one step. Whatever is killed in here, the intent is there to be looked up by."""
         owner = self.situations.owner(claim.object)
         target = await self._targets.by_id(step.intent.target)
-        await self.store.intend(claim, step.intent, entry_of(claim.object, step, "intended", pass_))
+        await self.store.intend(claim, step.intent, intention(claim.object, step, pass_))
         started = time.perf_counter()
         try:
             record = await _apply(target, owner, step)

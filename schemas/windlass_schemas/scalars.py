@@ -32,7 +32,10 @@ def parse_duration(value: object) -> timedelta:
     if not isinstance(value, str) or not _DURATION.match(value):
         raise ValueError("a duration is a number with a unit; write for example 90s, 15m or 1h30m")
     seconds = sum(float(n) * _UNITS[unit] for n, unit in _DURATION_PART.findall(value))
-    return timedelta(seconds=seconds)
+    try:
+        return timedelta(seconds=seconds)
+    except OverflowError:
+        raise ValueError("this duration is longer than any clock counts; write less") from None
 
 
 def format_duration(value: timedelta) -> str:

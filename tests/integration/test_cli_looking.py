@@ -148,9 +148,10 @@ async def test_logs_come_as_they_are(daemon: ApiDaemon, ask: Windlass) -> None:
     daemon.back.output = {("t", "stdout"): "größer [bold]\n".encode(), ("t", "stderr"): b"oh\n"}
     run = record("run", "t", completes=True)
     await daemon.conclude("Job/train", "False", Reason.FAILED, externals=(run,))
-    assert (await ask("logs", "job/train")).out == "größer [bold]\n"
+    assert (await ask("logs", "job/train")).out == "größer [bold]\noh\n"
+    assert (await ask("logs", "job/train", "--stdout")).out == "größer [bold]\n"
     assert (await ask("logs", "job/train", "--stderr")).out == "oh\n"
-    assert (await ask("logs", "job/train", "-f")).out == "größer [bold]\n"
+    assert (await ask("logs", "job/train", "-f")).out == "größer [bold]\noh\n"
 
 
 async def test_following_the_log_of_what_cannot_run_ends(daemon: ApiDaemon, ask: Windlass) -> None:

@@ -14,6 +14,8 @@ from specs_text import Keeper, job, model
 from windlass.sources.base import SourceUnavailableError
 from windlass.sources.foldertree import FolderTree
 from windlass.sources.loader import Loaded, Loader, Lookup
+from windlass.sources.namedfiles import hash_only
+from windlass_adapters.artifacts import ArtifactStore
 from windlass_schemas import Job, Key, Resource
 
 
@@ -96,6 +98,19 @@ HEAD = "apiVersion: windlass/v1\nkind: Job\nmetadata:\n  name: a\n"
             " write a number, true, false, or text",
         ),
         (
+            HEAD + "spec:\n  command: [x]\n  timeLimit: 99999999999999999999d\n",
+            "a.yaml:7:14 spec.timeLimit: this duration is longer than any clock counts; write less",
+        ),
+        (
+            HEAD + 'spec:\n  command: ["a\\0b"]\n',
+            'a.yaml:6:13 spec.command[0]: the character "\\0"; remove it',
+        ),
+        (
+            HEAD + "spec: {command: [x]}\npolicy: {dependsOn: [{ref: Sweep/x}]}\n",
+            'a.yaml:6:28 policy.dependsOn[0].ref: "Sweep/x" names no kind;'
+            " write one of Target, Model, Deployment, Job before the /",
+        ),
+        (
             HEAD + "spec: {}\n",
             "a.yaml:5:7 spec: needs exactly one of entrypoint and command",
         ),
@@ -143,6 +158,16 @@ def test_a_wrong_spec_is_told_with_its_place_and_what_to_write(
 ) -> None:
     (tmp_path / "a.yaml").write_text(text)
     assert faults(tmp_path) == [said]
+
+
+def test_a_document_with_very_many_faults_is_told_in_bounded_time(tmp_path: Path) -> None:
+    fields = "".join(f"  field{i}: 1\n" for i in range(50_000))
+    (tmp_path / "a.yaml").write_text(HEAD + "spec:\n" + fields)
+    begin = time.process_time()
+    found = faults(tmp_path)
+    assert time.process_time() - begin < 10
+    assert len(found) == 101
+    assert "more faults; mend the ones above first" in "".join(found)
 
 
 def test_all_faults_of_all_files_are_told_at_once_and_the_good_documents_are_taken(
@@ -370,6 +395,16 @@ def test_an_unreadable_store_makes_the_source_unavailable_and_no_fault(tmp_path:
 
     with pytest.raises(SourceUnavailableError, match="make room in the state folder"):
         Loader(full).load(FolderTree(tmp_path))  # type: ignore[arg-type]  # it never returns
+
+
+def test_looking_without_keeping_gives_the_digests_of_keeping(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("x" * 3_000_000)
+    (tmp_path / "a.yaml").write_text(job("a", "entrypoint: train.py"))
+    store = ArtifactStore(tmp_path / ".windlass")
+    kept = Loader(store.put_stream).load(FolderTree(tmp_path))
+    looked = Loader(hash_only).load(FolderTree(tmp_path))
+    assert kept == looked
+    assert store.has(kept.documents[0].files["train.py"].digest)
 
 
 def _age(root: Path) -> None:

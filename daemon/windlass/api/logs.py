@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Literal
 
 from fastapi import APIRouter
@@ -17,6 +18,9 @@ from windlass.store.base import ExternalRecord, Object, RecordState
 from windlass_adapters.base import AdapterError, External, LogChunk, ReadsLogs, TransientError
 
 Stream = Literal["stdout", "stderr"]
+BOTH: tuple[Stream, Stream] = ("stdout", "stderr")
+LONGEST_LINE = 1 << 16
+"""Bytes; a longer line is passed on in pieces."""
 POLL = 0.3
 """Seconds between two looks at a log that is still growing."""
 PATIENCE = 100
@@ -32,17 +36,24 @@ def latest_run(found: Object) -> ExternalRecord | None:
 
 
 class RunLog:
-    """One stream of one run."""
+    """What one run prints: one stream, or both, line by line as they come."""
 
-    def __init__(self, adapter: ReadsLogs, external: External, stream: Stream) -> None:
+    def __init__(self, adapter: ReadsLogs, external: External, streams: Sequence[Stream]) -> None:
         self._adapter = adapter
         self._external = external
-        self._stream: Stream = stream
+        self._offsets: dict[Stream, int] = dict.fromkeys(streams, 0)
 
-    async def read(self, offset: int) -> LogChunk:
-        """A piece of it. Raises AdapterError or TimeoutError."""
-        async with asyncio.timeout(30):
-            return await self._adapter.read_log(self._external, self._stream, offset)
+    async def read(self) -> LogChunk:
+        """The next piece of each stream. Raises AdapterError or TimeoutError."""
+        data, complete = b"", True
+        for stream, offset in self._offsets.items():
+            async with asyncio.timeout(30):
+                chunk = await self._adapter.read_log(self._external, stream, offset)
+            piece = chunk.data if chunk.complete else _whole_lines(chunk.data)
+            self._offsets[stream] = offset + len(piece)
+            data += piece
+            complete = complete and chunk.complete and not piece
+        return LogChunk(data, 0, complete)
 
     async def write(self, first: LogChunk, follow: bool, write: Write) -> None:
         """Everything from the first piece on; while the run goes on too, if followed."""
@@ -55,7 +66,7 @@ class RunLog:
             else:
                 await asyncio.sleep(POLL)
             try:
-                chunk = await self.read(chunk.next_offset)
+                chunk = await self.read()
                 failures = 0
             except (AdapterError, TimeoutError) as error:
                 failures += 1
@@ -63,7 +74,13 @@ class RunLog:
                 if not passing or failures > PATIENCE:
                     await write(f"\nwindlass: the log ends here: {error}\n".encode())
                     return
-                chunk = LogChunk(b"", chunk.next_offset, complete=False)
+                chunk = LogChunk(b"", 0, complete=False)
+
+
+def _whole_lines(data: bytes) -> bytes:
+    """Up to the last line's end, so that two streams do not break each other's lines."""
+    end = data.rfind(b"\n") + 1
+    return data[:end] if end or len(data) < LONGEST_LINE else data
 
 
 def routes(runtime: Runtime, closing: asyncio.Event) -> APIRouter:
@@ -81,9 +98,9 @@ def routes(runtime: Runtime, closing: asyncio.Event) -> APIRouter:
         },
     )
     async def read_logs(
-        key: ObjectKey, stream: Stream = "stdout", follow: bool = False
+        key: ObjectKey, stream: Stream | None = None, follow: bool = False
     ) -> LiveResponse:
-        """Output of the latest run."""
+        """Output of the latest run: both streams, unless one is asked for."""
         found = await find(runtime, key)
         record = latest_run(found)
         if record is None:
@@ -99,8 +116,8 @@ def routes(runtime: Runtime, closing: asyncio.Event) -> APIRouter:
                 f"the target of {key.short} keeps no logs that can be read from here",
                 "look for them in the backend itself",
             )
-        log = RunLog(adapter, record.external, stream)
-        first = await log.read(0)  # before the response starts, so that a refusal has its status
+        log = RunLog(adapter, record.external, (stream,) if stream else BOTH)
+        first = await log.read()  # before the response starts, so that a refusal has its status
 
         async def produce(write: Write) -> None:
             await log.write(first, follow, write)

@@ -29,3 +29,9 @@ class Failure(Exception):
         self.error = error
         self.hint = hint
         self.code = code
+
+
+def split_hint(message: str) -> tuple[str, str]:
+    """Messages of the daemon say what, then after the last semicolon what to do."""
+    what, _, todo = message.rpartition("; ")
+    return (what, todo) if what else (message, "")

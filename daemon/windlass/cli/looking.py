@@ -19,6 +19,7 @@ from windlass.cli.naming import key_of, parse_selector
 from windlass.cli.terminal import Table, note, raw
 from windlass_schemas import Key
 
+Stream = Literal["stdout", "stderr"]
 Output = Literal["wide", "json", "yaml"]
 PAGE = 500
 
@@ -144,12 +145,14 @@ def events(
         start = {"after": page.next}
 
 
-def logs(client: Client, name: str, follow: bool, stream: Literal["stdout", "stderr"]) -> None:
+def logs(client: Client, name: str, follow: bool, stream: Stream | None) -> None:
     """``windlass logs``."""
     key = key_of(name)
     if follow:
         _wait_for_run(client, key)
-    parameters = {"stream": stream, "follow": "true" if follow else "false"}
+    parameters = {"follow": "true" if follow else "false"}
+    if stream:
+        parameters["stream"] = stream
     for data in client.stream(f"{path_of(key)}/logs", **parameters):
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

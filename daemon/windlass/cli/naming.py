@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from windlass.cli.failure import Failure
+from windlass.cli.failure import Failure, split_hint
 from windlass_schemas import KINDS, Key
 
 _SHORT = {"deploy": "Deployment", "dep": "Deployment"}
@@ -28,8 +28,7 @@ def key_of(text: str) -> Key:
     try:
         return Key.parse(f"{kind}/{rest}")
     except ValueError as error:
-        what, _, todo = str(error).rpartition("; ")
-        raise Failure(what, todo) from error
+        raise Failure(*split_hint(str(error))) from error
 
 
 def parse_selector(text: str | None) -> tuple[str | None, Key | None]:

@@ -196,14 +196,15 @@ def history(
 def logs(
     name: Name,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it ends.")] = False,
-    stderr: Annotated[bool, typer.Option("--stderr", help="Standard error instead.")] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="Standard output only.")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Standard error only.")] = False,
     server: Server = SERVER,
 ) -> None:
     """Print the output of the latest run."""
     from windlass.cli.looking import logs
 
     with _daemon(server) as client:
-        logs(client, name, follow, "stderr" if stderr else "stdout")
+        logs(client, name, follow, "stderr" if stderr else "stdout" if stdout else None)
 
 
 @app.command()

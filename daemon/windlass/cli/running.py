@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from windlass.app import run
-from windlass.cli.failure import Failure
+from windlass.app import StartError, run
+from windlass.cli.failure import Failure, split_hint
 from windlass.cli.settings import settings_from
 
 
@@ -15,4 +15,7 @@ def up(path: Path, worktree: bool, flags: dict[str, Path | str | int | None]) ->
         raise Failure(
             f"there is no {path}", "give a folder with specs, for example specs/quickstart"
         )
-    return run(path, worktree, settings_from(**flags))
+    try:
+        return run(path, worktree, settings_from(**flags))
+    except StartError as error:
+        raise Failure(*split_hint(str(error))) from error

@@ -12,14 +12,15 @@ from pydantic import JsonValue
 from rich.text import Text
 
 from windlass.checks import adapter_check
-from windlass.cli.failure import ExitCode, Failure
+from windlass.cli.failure import ExitCode, Failure, split_hint
 from windlass.cli.naming import kind_of
 from windlass.cli.settings import settings_from
 from windlass.cli.terminal import note, raw, say, stdout
 from windlass.preview import Preview, Verb, preview
 from windlass.registry import Registry
 from windlass.sources.base import SourceUnavailableError
-from windlass.sources.opening import hash_only, open_source
+from windlass.sources.namedfiles import hash_only
+from windlass.sources.opening import open_source
 from windlass.store.base import Fault, Snapshot, StoreError
 from windlass_adapters.base import AdapterError
 from windlass_schemas.json_schema import schema_files, schema_of, schema_of_all
@@ -40,8 +41,7 @@ def snapshot_of(path: Path, worktree: bool) -> Snapshot:
     try:
         return asyncio.run(_read(path, worktree))
     except SourceUnavailableError as error:
-        what, _, todo = str(error).rpartition("; ")
-        raise Failure(what or todo, todo if what else "") from error
+        raise Failure(*split_hint(str(error))) from error
 
 
 async def _read(path: Path, worktree: bool) -> Snapshot:
@@ -106,8 +106,7 @@ def plan(path: Path | None, worktree: bool, state: Path | None, as_json: bool) -
     try:
         found = asyncio.run(preview(path, worktree=worktree, settings=settings))
     except (SourceUnavailableError, StoreError, AdapterError) as error:
-        what, _, todo = str(error).rpartition("; ")
-        raise Failure(what or todo, todo if what else "") from error
+        raise Failure(*split_hint(str(error))) from error
     if as_json:
         raw(json.dumps([_as_json(each) for each in found], indent=2, ensure_ascii=False))
     else:
@@ -126,14 +125,14 @@ def _as_json(found: Preview) -> dict[str, JsonValue]:
 
 
 def show_plan(found: Sequence[Preview]) -> None:
-    """One line an object, its differences below, and the sum. What stays is only counted."""
+    """One line an object, its differences below, and the sum. What stays needs a note to show."""
     console = stdout()
     for each in found:
-        if each.verb == "keep":
+        if each.verb == "keep" and not each.note:
             continue
         mark, style = _MARKS[each.verb]
         line = Text(f"{mark} {each.verb:<6} ", style)
-        line.append(each.key.short, "bold").append(f" on {each.target}")
+        line.append(each.key.short, "bold").append(f" on {each.target}" if each.target else "")
         console.print(line.append(f"  ({each.note})" if each.note else ""))
         for detail in each.details:
             console.print(Text(f"      {detail}"))
@@ -144,7 +143,9 @@ def summary(found: Sequence[Preview]) -> str:
     """``Plan: 2 to create, 1 to run, 0 to delete.``, with the other verbs where there are any."""
     count = Counter(each.verb for each in found)
     if not any(count[verb] for verb in _CHANGES):
-        return f"Nothing to do: {len(found)} {_plural('object', len(found))} as declared."
+        noted = sum(bool(each.note) for each in found)
+        total = f"{len(found)} {_plural('object', len(found))}"
+        return f"Nothing to do: {total}{f', {noted} to look at' if noted else ''}."
     always: tuple[Verb, ...] = ("create", "run", "delete")
     said = [f"{count[verb]} to {verb}" for verb in _CHANGES if count[verb] or verb in always]
     return f"Plan: {', '.join(said)}."

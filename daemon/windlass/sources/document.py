@@ -194,6 +194,8 @@ class _Walk:
             if complaint:
                 self.blame(place, complaint, self._last_path())
         self._refuse_properties(event, place)
+        if "\0" in event.value:
+            self.blame(place, 'the character "\\0"; remove it', self._last_path())
 
     def _key_complaint(self, event: yaml.ScalarEvent, value: object, complaint: str) -> str:
         text = show(event.value)

@@ -65,7 +65,7 @@ class GitTree(Tree):
         found = self._entries.get(path)
         if found is not None:
             return found
-        if self._has_folder(path):
+        if path in self._below():
             return Entry(path, EntryKind.FOLDER)
         while "/" in path:
             path = path.rpartition("/")[0]
@@ -82,12 +82,11 @@ class GitTree(Tree):
         if self._folders is None:
             self._folders = {}
             for path, entry in self._entries.items():
-                self._folders.setdefault(path.rpartition("/")[0], []).append(entry)
+                folder = path.rpartition("/")[0]
+                self._folders.setdefault(folder, []).append(entry)
+                while folder and (folder := folder.rpartition("/")[0]) not in self._folders:
+                    self._folders[folder] = []
         return self._folders
-
-    def _has_folder(self, path: str) -> bool:
-        prefix = path + "/"
-        return path in self._below() or any(f.startswith(prefix) for f in self._below())
 
 
 class Blobs:

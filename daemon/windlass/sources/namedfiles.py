@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import BinaryIO
 
@@ -31,6 +32,15 @@ MAX_IN_FOLDER = 10_000
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _LFS = b"version https://git-lfs.github.com/spec/"
 _SKIPPED = (".git", "__pycache__")
+
+
+def hash_only(stream: BinaryIO, name: str) -> Artifact:
+    """A ``Keep`` that keeps nothing: for looking at specs without a daemon."""
+    hasher, size = hashlib.sha256(), 0
+    while chunk := stream.read(1 << 20):
+        hasher.update(chunk)
+        size += len(chunk)
+    return Artifact(digest="sha256:" + hasher.hexdigest(), size=size, name=name)
 
 
 class NamedFiles:

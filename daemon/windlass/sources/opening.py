@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from pathlib import Path
-from typing import BinaryIO
 
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.folder import FolderSource
@@ -14,7 +12,6 @@ from windlass.sources.gitcommand import GitError
 from windlass.sources.loader import SUFFIXES, Check, Loader, no_check
 from windlass.sources.namedfiles import Keep
 from windlass.sources.repository import find_repository
-from windlass_schemas import Artifact
 
 
 async def open_source(path: Path, *, worktree: bool, keep: Keep, check: Check = no_check) -> Source:
@@ -46,15 +43,6 @@ async def open_source(path: Path, *, worktree: bool, keep: Keep, check: Check = 
                 f"{path} lies inside a git directory; give a folder of the work tree"
             ) from error
         raise
-
-
-def hash_only(stream: BinaryIO, name: str) -> Artifact:
-    """A ``keep`` that keeps nothing: for looking at specs without a daemon."""
-    digest, size = hashlib.sha256(), 0
-    while chunk := stream.read(1 << 20):
-        digest.update(chunk)
-        size += len(chunk)
-    return Artifact(digest=f"sha256:{digest.hexdigest()}", size=size, name=name)
 
 
 def _resolve(path: Path) -> Path:

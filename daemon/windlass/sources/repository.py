@@ -129,13 +129,14 @@ class Repository:
 
 async def find_repository(folder: Path) -> Repository:
     """The repository of a folder in a work tree. Raises GitError."""
-    said = await run_git(
-        folder, "rev-parse", "--path-format=absolute",
-        "--show-toplevel", "--git-dir", "--git-common-dir",
-    )  # fmt: skip
-    top, git_dir, common_dir = (Path(line) for line in said.decode().splitlines())
+    options = ("--show-toplevel", "--absolute-git-dir", "--git-common-dir")
+    said = await run_git(folder, "rev-parse", *options)
+    lines = os.fsdecode(said).removesuffix("\n").split("\n")
+    if len(lines) != len(options):
+        raise GitError(f"{folder} has a line break in its path; rename the folder")
+    top, git_dir, common_dir = (folder / line for line in lines)  # the last may be relative
     prefix = folder.relative_to(top).as_posix()
-    return Repository(top, git_dir, common_dir, "" if prefix == "." else prefix)
+    return Repository(top, git_dir, common_dir.resolve(), "" if prefix == "." else prefix)
 
 
 def _author(commit: bytes) -> str:

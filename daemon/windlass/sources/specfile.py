@@ -155,10 +155,22 @@ def _validate(value: JsonValue) -> Resource | list[Wrong]:
     if not _is_kind(value.get("kind")):
         return wrong
     try:
-        return parse_resource(value)
+        resource = parse_resource(value)
     except ValidationError as error:
         told = {w.path for w in wrong}
         return wrong + [w for w in explain_invalid(error, value) if w.path not in told]
+    except Exception as error:  # a validator's own fault must not stop the other documents
+        return [Wrong((), f"cannot be checked ({error!r}); please report this document")]
+    return list(_unknown_kinds(resource)) or resource
+
+
+def _unknown_kinds(resource: Resource) -> Iterator[Wrong]:
+    """Dependencies on kinds that do not exist would be waited for without end."""
+    for i, dependency in enumerate(resource.policy.depends_on):
+        if dependency.key.kind not in KINDS:
+            kinds = ", ".join(KINDS)
+            message = f'"{show(dependency.ref)}" names no kind; write one of {kinds} before the /'
+            yield Wrong(("policy", "dependsOn", i, "ref"), message)
 
 
 def _head(value: Mapping[str, JsonValue]) -> Iterator[Wrong]:
