@@ -235,7 +235,7 @@ def stop(terminal: Terminal) -> None:
     seconds = until(terminal.ended, 40, "`make run` ended after Ctrl-C")
     if re.search(r"Traceback|\bError\b|\*\*\*", terminal.text):
         raise FreshError(f"Ctrl-C was not clean:\n{terminal.text}")
-    say(f"Ctrl-C: ended in {seconds:.1f} s, exit {terminal.exit_code}")
+    say(f"Ctrl-C: ended in {seconds:.1f} s")
 
 
 def main() -> int:
