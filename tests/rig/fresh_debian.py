@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -110,7 +111,7 @@ class Root:
         finally:
             self.stop_everything()
             for path in reversed(done):
-                subprocess.run(["umount", path], check=True)
+                until(partial(unmount, path), 10, f"umount {path}")
 
     def processes(self) -> list[int]:
         """Every process whose root is this root: all of them were started here."""
@@ -148,6 +149,11 @@ class Root:
     def succeeds(self, shell: str) -> bool:
         """Whether a shell line ends well."""
         return subprocess.run(self.command(shell), capture_output=True, check=False).returncode == 0
+
+
+def unmount(path: Path) -> bool:
+    """Try once; a process that was killed a moment ago may hold it still."""
+    return subprocess.run(["umount", path], capture_output=True, check=False).returncode == 0
 
 
 def passed_on() -> dict[str, str]:
