@@ -106,6 +106,8 @@ class Daemon(Runtime):
     def health(self) -> Sequence[Check]:
         error = self.controller.source_errors.get(self._source.id, "")
         checks = [Check(f"source {self._source.id}", not error, error or "followed")]
+        error = self.controller.store_error
+        checks.append(Check("store", not error, error or "takes writes"))
         checks += [
             Check(f"adapter {name}", False, f"cannot be loaded: {why}")
             for name, why in self._registry.broken.items()

@@ -72,6 +72,8 @@ class Controller:
         self._outbox_grew = asyncio.Event()
         self.source_errors: dict[str, str] = {}
         """By source id: why it cannot be read at the moment."""
+        self.store_error = ""
+        """Why the store did not take the last write; empty when it did."""
 
     async def run(self, stop: asyncio.Event, workers: int, grace: float) -> None:
         """Run ``workers`` workers until ``stop`` is set; passes under way get ``grace`` seconds."""
@@ -129,12 +131,16 @@ class Controller:
     async def _apply(self, snapshot: Snapshot) -> Applied:
         while True:
             try:
-                return await self._store.apply(snapshot, self._clock())
+                applied = await self._store.apply(snapshot, self._clock())
             except LeaseLostError:
                 raise
             except StoreError as error:
+                self.store_error = str(error)
                 _log.error("revision not written; trying again", error=str(error))
-            await asyncio.sleep(STORE_RETRY)
+                await asyncio.sleep(STORE_RETRY)
+            else:
+                self.store_error = ""
+                return applied
 
     async def _with_dependents(self, keys: Iterable[Key]) -> list[Key]:
         """These, and all that stand on them, nearest first."""
@@ -179,8 +185,10 @@ class Controller:
             return
         except StoreError as error:
             _log.error("outcome not written; looking again", key=str(key), error=str(error))
+            self.store_error = str(error)
             self.queue.add_after(key, STORE_RETRY, Priority.FOLLOW_UP)
             return
+        self.store_error = "" if result.changed else self.store_error
         if result.changed:
             self._outbox_grew.set()
             self.queue.add_all(await self._store.dependents(key), Priority.FOLLOW_UP)

@@ -105,9 +105,14 @@ async def test_a_failing_job_gets_its_retries_and_then_stalls_until_a_sync(world
     spec = {"command": ["train"], "retries": 1}
     await world.declare(document("Job", "train", spec))
     await world.settle()
-    for _ in range(2):
-        world.backend.finish(ok=False, message="exit 1")
-        await world.after(seconds=10)
+    world.backend.finish(ok=False, message="exit 1")
+    await world.after(seconds=1.5)
+    ready = await world.ready("Job/train")
+    assert ready.reason == Reason.RETRYING
+    assert ready.message == "exit 1; the next attempt is due"
+    await world.after(seconds=5)
+    world.backend.finish(ok=False, message="exit 1")
+    await world.after(seconds=10)
     stalled = await world.condition("Job/train", "Stalled")
     assert (stalled.status, stalled.reason) == ("True", Reason.FAILED)
     assert "exit 1" in stalled.message
@@ -165,7 +170,9 @@ async def test_removal_goes_in_reverse_order_and_leaves_nothing(world: World) ->
     await trained(world)
     await world.declare(job("other"))
     await world.settle()
-    assert [e.subject for e in await world.events() if e.data.condition == "Deleted"] == [
+    goodbyes = [e for e in await world.events() if e.data.condition == "Deleted"]
+    assert {e.data.reason for e in goodbyes} == {Reason.DELETING}
+    assert [e.subject for e in goodbyes] == [
         "Deployment/default/wine",
         "Model/default/wine",
         "Job/default/train",
@@ -354,6 +361,7 @@ async def test_waiting_counts_no_attempt_and_terminal_stalls_until_a_change(worl
     await world.declare(job())
     await world.settle()
     assert (await world.get("Job/train")).status.attempt == 0
+    assert (await world.ready("Job/train")).reason == Reason.WAITING
     await world.after(seconds=2)
     stalled = await world.condition("Job/train", "Stalled")
     assert (stalled.status, stalled.message) == ("True", "no such image")

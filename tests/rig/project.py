@@ -117,7 +117,17 @@ class Project:
 
     def up(self, *flags: str, path: str = ".") -> Daemon:
         """Start the daemon, and return at once."""
-        self._daemons.append(Daemon(self, ["up", path, *flags]))
+        return self._start([WINDLASS, "up", path, *flags])
+
+    def up_on_small_disk(self, mebibytes: int, option: str = "rw") -> Daemon:
+        """Start the daemon with its state on a disk of its own, which only it can see."""
+        mount = f'mount -t tmpfs -o size={mebibytes}m,{option} none "$WINDLASS_STATE"'
+        script = f'mkdir -p "$WINDLASS_STATE" && {mount} && exec {WINDLASS} up .'
+        own_mounts = ["unshare", "--mount", "--map-root-user", "--propagation", "private"]
+        return self._start([*own_mounts, "sh", "-c", script])
+
+    def _start(self, command: Sequence[str]) -> Daemon:
+        self._daemons.append(Daemon(self, command))
         return self._daemons[-1]
 
     # ---- what a user sees
@@ -210,18 +220,22 @@ class Project:
 class Daemon:
     """One ``windlass up``."""
 
-    def __init__(self, project: Project, arguments: Sequence[str]) -> None:
+    def __init__(self, project: Project, command: Sequence[str]) -> None:
         self._project = project
         self._from = project.log.stat().st_size if project.log.exists() else 0
         with project.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [WINDLASS, *arguments],
+                command,
                 cwd=project.repository,
                 env=project.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+
+    def inside(self, path: Path) -> Path:
+        """A path as the daemon sees it, which may have mounts of its own."""
+        return Path(f"/proc/{self.process.pid}/root{path}")
 
     @property
     def said(self) -> str:

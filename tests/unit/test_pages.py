@@ -91,3 +91,11 @@ def test_each_link_inside_the_project_leads_to_a_file(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_each_reason_is_produced_and_asserted_by_a_test() -> None:
+    """No word of the catalogue that nobody has seen: source uses it, and a test names it."""
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for reason in Reason:
+        named = re.search(rf"Reason\.{reason.name}\b|[\"']{reason.value}[\"']", tests)
+        assert named, f"no test names {reason.value}"

@@ -192,7 +192,7 @@ def _attempt(s: Situation, wanted: Wanted, mine: Sequence[ExternalRecord]) -> Pl
         remaining = delay - (s.now - last.acted_at).total_seconds()
         if remaining > 0:
             verdict = progressing(s, f"{last.message}; the next attempt is due", after=remaining)
-            return Plan(replace(verdict, reason=last.reason or Reason.RETRYING))
+            return Plan(replace(verdict, reason=Reason.RETRYING))
     attempt = max((r.attempt for r in mine), default=0) + 1
     named = replace(wanted, name=f"{wanted.name}-a{attempt}")
     message = "not run yet" if attempt == 1 else f"attempt {attempt - 1} failed"
