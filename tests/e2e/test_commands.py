@@ -95,8 +95,10 @@ def test_history_says_who_did_what(ready: Project) -> None:
     entries: JsonValue = json.loads(ready.windlass("history", "Job/train", "-o", "json"))
     assert isinstance(entries, dict)
     assert isinstance(entries["entries"], list)
-    actions = [each["action"] for each in entries["entries"] if isinstance(each, dict)]
-    assert actions.count("Created") == 1
+    done = [
+        (each["action"], each["result"]) for each in entries["entries"] if isinstance(each, dict)
+    ]
+    assert done.count(("Created", "ok")) == 1
 
 
 def test_logs_prints_what_the_run_wrote(ready: Project) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from rig.project import Project
 
+ROOT = Path(__file__).resolve().parents[2]
 BODY = json.dumps(
     {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [3.0]}]},
 )
@@ -23,55 +26,69 @@ spec:
 """
 
 
-def test_a_broken_document_stops_only_itself(stub: Project) -> None:
-    """The last good version stays in force, its fault is shown, and other documents go on."""
-    daemon = stub.up()
-    stub.await_ready("Deployment/stub")
-    stub.edit("stub.yaml", "factor: 2.0", "factor: 5.0\n  timelimit: 5m")
-    (stub.repository / "other.yaml").write_text(OTHER)
-    stub.commit("Break one, add another")
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project that is served. Tests share it, and bring it back to how it was."""
+    project = Project(tmp_path_factory.mktemp("faults"), ROOT / "tests/data/stub")
+    project.up()
+    try:
+        project.await_ready("Deployment/stub")
+        yield project
+    finally:
+        project.close()
 
-    stub.await_ready("Job/other")
-    message = stub.await_reason("Job/train", "Stalled", "InvalidSpec")
+
+def bring_back(project: Project) -> None:
+    """Revert the last commit, and wait until the first model answers and all is well."""
+    project.git("revert", "--no-edit", "HEAD")
+    for name in ("Job/train", "Model/stub", "Deployment/stub"):
+        project.await_ready(name)
+    assert project.infer("stub", BODY) == {"y": (6.0,)}
+
+
+def test_a_broken_document_stops_only_itself(served: Project) -> None:
+    """The last good version stays in force, its fault is shown, and other documents go on."""
+    served.edit("stub.yaml", "factor: 2.0", "factor: 5.0\n  timelimit: 5m")
+    (served.repository / "other.yaml").write_text(OTHER)
+    served.commit("Break one, add another")
+
+    served.await_ready("Job/other")
+    message = served.await_reason("Job/train", "Stalled", "InvalidSpec")
     assert "stub.yaml" in message
     assert "timelimit" in message
-    assert stub.infer("stub", BODY) == {"y": (6.0,)}
-
-    stub.edit("stub.yaml", "\n  timelimit: 5m", "")
-    stub.commit("Mend it")
-    stub.until(lambda: stub.infer("stub", BODY) == {"y": (15.0,)}, "the mended version answers")
-    assert daemon.interrupt() == 0
+    assert served.infer("stub", BODY) == {"y": (6.0,)}
+    bring_back(served)
 
 
 @pytest.mark.parametrize(
     ("fault", "name", "reason", "said"),
     [
-        ("exit", "Job/train", "Failed", "1"),
+        ("exit", "Job/train", "Failed", "no such wine"),
         ("no-output", "Job/train", "OutputMissing", "was not written"),
         ("not-onnx", "Model/stub", "InvalidArtifact", "ONNX"),
     ],
 )
 def test_a_training_that_goes_wrong_is_said_and_the_old_model_serves_on(
-    stub: Project, fault: str, name: str, reason: str, said: str
+    served: Project, fault: str, name: str, reason: str, said: str
 ) -> None:
-    """The condition names the reason, nothing that works is touched, and a mended spec goes on."""
-    daemon = stub.up()
-    stub.await_ready("Deployment/stub")
-    stub.edit("stub.yaml", "factor: 2.0", f"factor: 3.0\n    fault: {fault}")
-    (stub.repository / "other.yaml").write_text(OTHER)
-    stub.commit("Go wrong")
-
-    message = stub.await_reason(name, "Stalled", reason)
-    assert said in message
-    stub.await_ready("Job/other")
-    assert stub.infer("stub", BODY) == {"y": (6.0,)}
+    """The condition names the reason, the old model answers, and a revert ends the trouble."""
+    served.edit("stub.yaml", "factor: 2.0", f"factor: 3.0\n    fault: {fault}")
+    served.commit("Go wrong")
+    assert said in served.await_reason(name, "Stalled", reason)
+    assert served.infer("stub", BODY) == {"y": (6.0,)}
     if fault == "exit":
-        assert "no such wine" in stub.windlass("logs", "Job/train", "--stderr")
+        assert "no such wine" in served.windlass("logs", "Job/train", "--stderr")
+    bring_back(served)
 
-    stub.edit("stub.yaml", f"fault: {fault}", "fault: none")
-    stub.commit("Mend it")
-    stub.until(lambda: stub.infer("stub", BODY) == {"y": (9.0,)}, "the mended version answers")
-    assert daemon.interrupt() == 0
+
+def test_uncommitted_changes_are_named_and_not_applied(served: Project) -> None:
+    """What is saved but not committed is for later, and the console says so."""
+    served.edit("stub.yaml", "factor: 2.0", "factor: 7.0")
+    served.until(lambda: "changes that are not applied: stub.yaml" in served.log.read_text(), "it")
+    assert served.infer("stub", BODY) == {"y": (6.0,)}
+    served.commit("Apply it")
+    served.until(lambda: served.infer("stub", BODY) == {"y": (21.0,)}, "the commit is applied")
+    bring_back(served)
 
 
 def test_a_digest_that_does_not_match_is_refused(stub: Project) -> None:
@@ -141,18 +158,6 @@ def test_a_folder_that_is_not_there_is_refused_in_one_line(stub: Project) -> Non
     assert daemon.ended() == 1
     assert "no/such/folder" in daemon.said
     assert "Traceback" not in daemon.said
-
-
-def test_uncommitted_changes_are_named_and_not_applied(stub: Project) -> None:
-    """What is saved but not committed is for later, and the console says so."""
-    daemon = stub.up()
-    stub.await_ready("Deployment/stub")
-    stub.edit("stub.yaml", "factor: 2.0", "factor: 7.0")
-    stub.until(lambda: "stub.yaml" in daemon.said and "commit" in daemon.said, "a note")
-    assert stub.infer("stub", BODY) == {"y": (6.0,)}
-    stub.commit("Apply it")
-    stub.until(lambda: stub.infer("stub", BODY) == {"y": (21.0,)}, "the commit is applied")
-    assert daemon.interrupt() == 0
 
 
 def test_saved_files_are_followed_when_asked_for(stub: Project) -> None:

@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,6 +41,7 @@ EDIT = (
 )
 REVERT = "git revert --no-edit HEAD"
 PORTS = (8700, 8701)
+READY = "curl -s --fail localhost:8700/readyz"
 INSTALL_SECONDS = 600
 STORY_SECONDS = 60
 
@@ -109,7 +111,7 @@ class Root:
         finally:
             self.stop_everything()
             for path in reversed(done):
-                subprocess.run(["umount", path], check=True)
+                until(partial(unmount, path), 10, f"umount {path}")
 
     def processes(self) -> list[int]:
         """Every process whose root is this root: all of them were started here."""
@@ -143,6 +145,15 @@ class Root:
         if check and ended.returncode:
             raise FreshError(f"$ {shell}\nexit {ended.returncode}\n{ended.stdout}{ended.stderr}")
         return ended.stdout
+
+    def succeeds(self, shell: str) -> bool:
+        """Whether a shell line ends well."""
+        return subprocess.run(self.command(shell), capture_output=True, check=False).returncode == 0
+
+
+def unmount(path: Path) -> bool:
+    """Try once; a process that was killed a moment ago may hold it still."""
+    return subprocess.run(["umount", path], capture_output=True, check=False).returncode == 0
 
 
 def passed_on() -> dict[str, str]:
@@ -206,18 +217,21 @@ def predicted(root: Root) -> dict[str, list[float]]:
 
 
 def start(root: Root, what: str) -> Terminal:
-    """``make run`` in a terminal, until the README's curl answers a wine class."""
+    """``make run`` in a terminal, until the daemon is ready and the curl answers a wine class."""
     terminal = Terminal(root.command("exec make run"))
+
+    def there() -> object:
+        return terminal.ended() or (root.succeeds(READY) and predicted(root))
+
     try:
-        seconds = until(
-            lambda: predicted(root) or terminal.ended(), INSTALL_SECONDS, "a prediction"
-        )
+        seconds = until(there, INSTALL_SECONDS, "a prediction")
     except FreshError as error:
         raise FreshError(f"{error}\n{terminal.text}") from None
     answer = predicted(root)
-    if answer.get("label") not in ([0], [1], [2]):
-        raise FreshError(f"no wine class in {answer}\n{terminal.text}")
-    say(f"{what}: {seconds:.1f} s from `make run` to the first prediction, {answer}")
+    if terminal.ended() or answer.get("label") not in ([0], [1], [2]):
+        raise FreshError(f"no daemon, or no wine class in {answer}\n{terminal.text}")
+    say(f"{what}: {seconds:.1f} s from `make run` to a ready daemon and a prediction")
+    say(f"  {answer}")
     return terminal
 
 
@@ -227,7 +241,7 @@ def stop(terminal: Terminal) -> None:
     seconds = until(terminal.ended, 40, "`make run` ended after Ctrl-C")
     if re.search(r"Traceback|\bError\b|\*\*\*", terminal.text):
         raise FreshError(f"Ctrl-C was not clean:\n{terminal.text}")
-    say(f"Ctrl-C: ended in {seconds:.1f} s, exit {terminal.exit_code}")
+    say(f"Ctrl-C: ended in {seconds:.1f} s")
 
 
 def main() -> int:
@@ -291,6 +305,10 @@ def live(root: Root) -> None:
     say("kill -9 of the daemon: predictions go on without it")
     stop(start(root, "start after kill -9"))
     expect_runs(root, runs + 1, "kill -9 caused no run")
+
+    root.stop_everything()
+    root.run("rm -rf .windlass")
+    stop(start(root, "environment there, nothing remembered"))
 
 
 def change(root: Root, shell: str) -> float:

@@ -25,6 +25,8 @@ from pydantic import JsonValue
 from windlass_schemas import Key, Status
 
 WINDLASS = str(Path(sys.executable).parent / "windlass")
+OURS = ("WINDLASS_", "GIT_")
+"""Variables of the caller's that would decide what a test is about."""
 PATIENCE = 30.0
 """Seconds that a test waits for a state before it fails."""
 
@@ -50,7 +52,7 @@ class Project:
         self.api_port, self.serving_port = free_ports(2)
         self._daemons: list[Daemon] = []
         self.environment = {
-            **{name: value for name, value in os.environ.items() if "WINDLASS" not in name},
+            **{name: value for name, value in os.environ.items() if not name.startswith(OURS)},
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_SYSTEM": os.devnull,
             "NO_COLOR": "1",
