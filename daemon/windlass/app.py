@@ -98,7 +98,7 @@ class Daemon(Runtime):
         self.controller.enqueue(keys)
 
     def pending(self, key: Key) -> bool:
-        return self.controller.queue.holds(key)
+        return self.controller.pending(key)
 
     async def adapter(self, object: Object) -> Adapter:
         return (await self._targets.of(object)).adapter

@@ -72,6 +72,8 @@ class Controller:
         self._outbox_grew = asyncio.Event()
         self.source_errors: dict[str, str] = {}
         """By source id: why it cannot be read at the moment."""
+        self._taking = False
+        """Whether a revision is in the store and what it changes is not in the queue yet."""
         self.store_error = ""
         """Why the store did not take the last write; empty when it did."""
 
@@ -92,6 +94,10 @@ class Controller:
             await asyncio.wait(working, timeout=grace)
             await _cancel(working)
             await _cancel([relay])
+
+    def pending(self, key: Key) -> bool:
+        """Whether the key is due or worked on, or may be so once the newest revision is in."""
+        return self._taking or self.queue.holds(key)
 
     def enqueue(self, keys: Iterable[Key]) -> None:
         """Look at these now: somebody asked."""
@@ -132,9 +138,11 @@ class Controller:
         """Write a snapshot, however long the store refuses it; a newer one comes after it."""
         for document in snapshot.documents:
             self._lanes.put(document.resource)
+        self._taking = True
         applied = await self._apply(snapshot)
         self.source_errors.pop(snapshot.source, None)
         self.queue.add_all(await self._with_dependents(applied.changed), Priority.EDIT)
+        self._taking = False
         _announce(snapshot, applied)
 
     async def _apply(self, snapshot: Snapshot) -> Applied:

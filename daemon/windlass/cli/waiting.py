@@ -98,8 +98,11 @@ def _until(client: Client, goal: Goal, timeout: timedelta, progress: Progress) -
         try:
             view = client.object(goal.key)
             missing_since = None
-            if _reached_revision(client, goal, view, progress) and _done(goal, view, progress):
-                return view
+            if _reached_revision(client, goal, view, progress):
+                if goal.revision:  # what was read before the revision was there says nothing of it
+                    view = client.object(goal.key)
+                if _done(goal, view, progress):
+                    return view
         except NotFoundError:
             if goal.condition == "Deleted":
                 return None
@@ -147,10 +150,14 @@ def _reached_revision(client: Client, goal: Goal, view: ObjectView, progress: Pr
 
 def _done(goal: Goal, view: ObjectView, progress: Progress) -> bool:
     """Whether the goal is reached at the current generation. Raises Failure when it cannot be."""
+    if view.pending:
+        progress.say(f"{goal.key.short} is being looked at")
+        return False
     if goal.condition != "Deleted" and view.status.is_true(goal.condition, view.generation):
         return True
-    stalled = rows.condition_of(view, "Stalled")
-    if goal.condition != "Stalled" and stalled is not None and stalled.status == "True":
+    stalled = view.status.condition("Stalled")
+    if goal.condition != "Stalled" and view.status.is_true("Stalled", view.generation):
+        assert stalled is not None
         raise Failure(
             f"{goal.key.short} is Stalled: {stalled.reason}: {stalled.message}",
             f"windlass describe {goal.key.short}",
