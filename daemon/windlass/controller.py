@@ -79,6 +79,7 @@ class Controller:
         """Run ``workers`` workers until ``stop`` is set; passes under way get ``grace`` seconds."""
         self._metrics.reconcile.max_concurrent.set(workers)
         self._metrics.reconcile.active_workers.set_function(lambda: self.queue.active)
+        await self._part_with_others()
         await self._enqueue_all()
         async with asyncio.TaskGroup() as group:
             feeding = [group.create_task(self._follow(source)) for source in self._sources]
@@ -97,6 +98,14 @@ class Controller:
         self.queue.add_all(keys, Priority.EDIT)
 
     # -- hops 1 to 3 ------------------------------------------------------------------------------
+
+    async def _part_with_others(self) -> None:
+        """Objects of sources that nobody follows any more stay; people may delete them by hand."""
+        followed = {source.id for source in self._sources}
+        for state in await self._store.sources():
+            if state.id not in followed:
+                error = "not followed by this daemon; its objects stay until windlass delete"
+                await self._store.fail_source(state.id, error, self._clock())
 
     async def _enqueue_all(self) -> None:
         """Everything that is declared is looked at once at a start."""

@@ -94,7 +94,7 @@ class JobSpec(Frozen):
     """Options of the Target's adapter; it checks them itself."""
     time_limit: Duration | None = None
     """How long one attempt may run; no limit, when absent."""
-    retries: int = Field(default=0, ge=0, le=100)
+    retries: StrictInt = Field(default=0, ge=0, le=100)
     """How many more attempts a failing script gets."""
     on_change: Literal["finish-then-run", "replace", "refuse"] = "finish-then-run"
     """What an edit does to a running attempt: let it finish first, stop it, or never run again."""

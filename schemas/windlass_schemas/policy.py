@@ -39,6 +39,13 @@ class Suspend(Frozen):
     until: datetime | None = None
     """When to resume by itself; never, when absent. Needs a time zone."""
 
+    @field_validator("until", mode="before")
+    @classmethod
+    def _is_text(cls, value: object) -> object:
+        if value is not None and not isinstance(value, str | datetime):
+            raise ValueError("must be a time; write for example 2030-01-31T18:00:00Z")
+        return value
+
     @field_validator("until")
     @classmethod
     def _has_zone(cls, value: datetime | None) -> datetime | None:

@@ -180,3 +180,18 @@ def test_removing_a_document_removes_what_it_held(stub: Project) -> None:
     assert stub.infer("stub", BODY) == {}
     assert stub.ready("Model/stub")
     assert daemon.interrupt() == 0
+
+
+def test_a_removed_repository_removes_nothing_and_is_followed_again(stub: Project) -> None:
+    """What serves goes on, the log says why nothing changes, and a return heals it."""
+    daemon = stub.up()
+    stub.await_ready("Deployment/stub")
+    away = stub.repository.with_name("away")
+    stub.repository.rename(away)
+    stub.until(lambda: "nothing is removed" in daemon.said, "the daemon says so")
+    assert stub.infer("stub", BODY) == {"y": (6.0,)}
+    assert stub.ready("Deployment/stub")
+    away.rename(stub.repository)
+    stub.edit("stub.yaml", "factor: 2.0", "factor: 4.0")
+    stub.commit("Come back changed")
+    stub.until(lambda: stub.infer("stub", BODY) == {"y": (12.0,)}, "the change is served")

@@ -12,12 +12,13 @@ import pytest
 
 from rig.world import deployment, job, model
 from windlass.bus.local import LocalBus
+from windlass.clock import utc_now
 from windlass.controller import Controller
 from windlass.metrics import Metrics
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.sources.base import Source, SourceUnavailableError
-from windlass.store.base import Document, Object, Snapshot
+from windlass.store.base import Delete, Document, Object, Snapshot
 from windlass.store.sqlite import SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
@@ -132,6 +133,24 @@ async def test_a_lost_source_is_recorded_and_removes_nothing(tmp_path: Path) -> 
         await daemon.until(Key.parse("Job/more"), lambda o: bool(o.externals))
         assert daemon.controller.source_errors == {}
         assert (await daemon.store.sources())[0].error == ""
+
+
+async def test_what_another_source_declared_stays_and_may_be_deleted_by_hand(
+    tmp_path: Path,
+) -> None:
+    store = await SqliteStore.open(tmp_path / "windlass.db")
+    await store.apply(Snapshot("folder:/old", "r1", "ann", (job(),)), utc_now())
+    await store.close()
+    async with running(tmp_path) as daemon:
+        await daemon.until(Key.parse("Job/train"), lambda o: bool(o.externals))
+        (old,) = await daemon.store.sources()
+        assert "not followed by this daemon" in old.error
+        request = Delete(Key.parse("Job/train"), "bob")
+        daemon.controller.enqueue(await daemon.store.request(request, utc_now()))
+        async with asyncio.timeout(10):
+            while await daemon.store.get(Key.parse("Job/train")) is not None:
+                await asyncio.sleep(0.01)
+        assert daemon.backend.held == {}
 
 
 async def test_a_source_that_breaks_ends_the_daemon(tmp_path: Path) -> None:

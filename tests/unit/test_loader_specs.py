@@ -358,7 +358,7 @@ def test_a_dependency_cycle_is_told_on_every_member_with_its_path(tmp_path: Path
         " Job/a -> Model/b -> Job/a; remove one of the links",
         "a.yaml:14:17 spec.source.job: needs itself in a circle:"
         " Model/b -> Job/a -> Model/b; remove one of the links",
-        "a.yaml:23:15 policy.dependsOn[0]: needs itself in a circle:"
+        "a.yaml:23:21 policy.dependsOn[0].ref: needs itself in a circle:"
         " Job/self -> Job/self; remove one of the links",
     ]
 
