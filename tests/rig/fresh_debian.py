@@ -82,6 +82,7 @@ class Root:
 
     def furnish(self) -> None:
         """Give the root a name server, the certificates that pip needs, a user, and a clone."""
+        self.path.chmod(0o755)  # a temporary folder is closed to the user inside
         files = [value for value in self.environment.values() if Path(value).is_file()]
         for name in ("/etc/resolv.conf", "/etc/hosts", *files):
             inside = self.path / name.lstrip("/")
