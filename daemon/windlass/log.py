@@ -62,22 +62,35 @@ def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     }
 
 
+_FOR_MACHINES = ("duration", "generation", "pass_id", "requeue_after", "level")
+
+
+def for_people(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Processor: leave out what only a machine reads, and what says nothing."""
+    hidden = _FOR_MACHINES if method in ("info", "debug") else ()
+    return {
+        name: value for name, value in event.items() if value is not None and name not in hidden
+    }
+
+
 def configure(stream: TextIO, json: bool, *, level: int = logging.INFO) -> None:
     """Send structlog's and the standard library's records to one stream. May be called again."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at")
+        if json
+        else structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False, key="at"),
         structlog.processors.StackInfoRenderer(),
     ]
     tail: list[Processor] = [structlog.processors.format_exc_info, mask_secrets]
-    tail.append(
-        structlog.processors.JSONRenderer(default=str)
-        if json
-        else structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(), timestamp_key="at", pad_event_to=0
+    if json:
+        tail.append(structlog.processors.JSONRenderer(default=str))
+    else:
+        people = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), timestamp_key="at", pad_event_to=0, sort_keys=False
         )
-    )
+        tail += [for_people, people]
     structlog.configure(
         processors=[*shared, *tail],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -20,7 +20,7 @@ from windlass_adapters.base import (
     Update,
     WaitingError,
 )
-from windlass_schemas import Key, references_of
+from windlass_schemas import Key, Status, references_of
 
 BACKOFF_BASE = 1.0
 BACKOFF_CAP = 300.0
@@ -76,18 +76,27 @@ def conclude(
         externals=tuple(r for r in changes.values() if known.get(r.name) != r),
         hold=hold,
         events=events,
-        history=_history(object_, acted, pass_),
+        history=_history(object_, acted, hold, pass_),
     )
     return outcome, Result(
         requeue_after=verdict.requeue_after,
-        changed=status != object_.status,
+        changed=_is_news(object_.status, status),
         label=_label(verdict, acted),
     )
 
 
-def _history(object_: Object, acted: Acted, pass_: Pass) -> tuple[Entry, ...]:
+def _is_news(before: Status, after: Status) -> bool:
+    """Whether dependents may care: not about when the next try is due."""
+    quiet = {"attempt": 0, "next_attempt_at": None}
+    return before.model_copy(update=quiet) != after.model_copy(update=quiet)
+
+
+def _history(object_: Object, acted: Acted, hold: Hold | None, pass_: Pass) -> tuple[Entry, ...]:
     if acted.step is None:
         return ()
+    old = object_.hold
+    if old and hold and (old.wanted_digest, old.message) == (hold.wanted_digest, hold.message):
+        return ()  # said already; the attempt count is in the status
     entry = _entry(object_, acted.step, pass_)
     if acted.error is not None:
         entry = replace(entry, result=acted.error.reason.value, message=str(acted.error))
@@ -149,7 +158,8 @@ def fail(object_: Object, error: AdapterError, pass_: Pass, draw: Draw) -> tuple
     )
     status, events = summarize(replace(object_, hold=hold), verdict, object_.externals, pass_)
     outcome = Outcome(status=status, hold=hold, events=events)
-    return outcome, Result(verdict.requeue_after, status != object_.status, label="error")
+    news = _is_news(object_.status, status)
+    return outcome, Result(verdict.requeue_after, news, label="error")
 
 
 def _verdict(verdict: Verdict, hold: Hold | None, situation: Situation) -> Verdict:
@@ -171,8 +181,11 @@ _DONE = {Create: "Created", Update: "Updated", Delete: "Deleted"}
 _INTENDED = {Create: "CreateIntended", Update: "UpdateIntended", Delete: "DeleteIntended"}
 
 
-def intention(object_: Object, step: Step, pass_: Pass) -> Entry:
-    """The line of the history that goes before the act."""
+def intention(object_: Object, step: Step, pass_: Pass) -> Entry | None:
+    """The line of the history that goes before the act; None for another try of the same."""
+    known = next((r for r in object_.externals if r.name == step.intent.name), None)
+    if known is not None and (known.state, known.wanted) == (step.intent.state, step.intent.wanted):
+        return None
     return replace(
         _entry(object_, step, pass_), action=_INTENDED[type(step.action)], result="intended"
     )

@@ -372,6 +372,21 @@ async def test_waiting_counts_no_attempt_and_terminal_stalls_until_a_change(worl
     assert effects(world) == {"create": 1}
 
 
+async def test_waiting_for_long_fills_no_history_and_wakes_nobody(world: World) -> None:
+    world.backend.fail("create", *[WaitingError("quota 0 of 4")] * 100)
+    await world.declare(job(), model())
+    await world.after(seconds=90)
+    history = await world.store.history(Key.parse("Job/train"), 100)
+    assert [(e.action, e.result) for e in history] == [
+        ("Created", "WaitingForExternal"),
+        ("CreateIntended", "intended"),
+        ("Declared", "ok"),
+    ]
+    looked = world.passes
+    await world.after(seconds=9)
+    assert world.passes - looked <= 11, "only the one that waits looks again"
+
+
 async def test_a_lost_reply_is_looked_up_and_nothing_is_made_twice(world: World) -> None:
     world.backend.lost_replies["create"] = 1
     await world.declare(job())

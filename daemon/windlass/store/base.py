@@ -323,8 +323,11 @@ class Store(Protocol):
         """Read one object with the right to write it; None if there is none, or it is taken."""
 
     @abstractmethod
-    async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry) -> None:
-        """Write down what is about to be done, durably. Raises LeaseLostError."""
+    async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry | None) -> None:
+        """Write down what is about to be done, durably. Raises LeaseLostError.
+
+        Without ``entry`` it is another try of what the history has already.
+        """
 
     @abstractmethod
     async def commit(self, claim: Claim, outcome: Outcome) -> None:

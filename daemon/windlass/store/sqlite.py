@@ -182,14 +182,15 @@ class SqliteStore(Store):
         found = await self.get(key)
         return None if found is None else Claim(found, self._token)
 
-    async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry) -> None:
+    async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry | None) -> None:
         await self._db.run(self._intend, claim, record, entry)
 
-    def _intend(self, claim: Claim, record: ExternalRecord, entry: Entry) -> None:
+    def _intend(self, claim: Claim, record: ExternalRecord, entry: Entry | None) -> None:
         with self._db.transaction():
             self._guard(claim)
             self._put_record(claim.object, record)
-            self._history(entry)
+            if entry is not None:
+                self._history(entry)
 
     async def commit(self, claim: Claim, outcome: Outcome) -> None:
         before = claim.object
