@@ -6,8 +6,8 @@ Standard library only: it runs before there is an environment.
 
 pip's and TLS' variables of this process are passed on, and the files that they name are copied to
 the same place inside, so that it works behind a mirror as well. The root is a machine of its own as
-far as processes and mounts go: when its first process ends, the kernel ends all the others and drops
-the mounts, also after a failure. The network is this machine's, ports included.
+far as processes and mounts go: when its first process ends, the kernel ends all the others and
+drops the mounts, also after a failure. The network is this machine's, ports included.
 """
 
 from __future__ import annotations
