@@ -31,7 +31,7 @@ lint: install-dev ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(PYTHON_CODE)
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 .PHONY: format
 format: install-dev ## mend what ruff can mend
@@ -39,8 +39,8 @@ format: install-dev ## mend what ruff can mend
 	@$(BIN)/ruff format .
 
 .PHONY: bench
-bench: install-dev ## measure: seconds to the first prediction, memory, latencies
-	@for bench in tests/bench/bench_*.py; do PYTHONPATH=tests $(BIN)/python $$bench || exit 1; done
+bench: install-dev ## measure: the story in seconds, memory, requests a second
+	@for bench in tests/bench/*.py; do PYTHONPATH=tests $(BIN)/python $$bench || exit 1; done
 
 .PHONY: test-fresh
 test-fresh: ## the README in a bare Debian root (needs root and debootstrap; takes minutes)

@@ -3,7 +3,7 @@
 A block's lines after a command are what it must print; ``...`` stands for anything. A command that
 shows output is repeated until it prints that, because things take a moment: that is what a reader
 does too. ``make run`` is replaced by what it starts (the bare-root rig runs it in earnest), and the
-two ports by free ones.
+two ports and the state folder by ones of the test's own.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ def typed(project: Project, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def ported(project: Project, text: str) -> str:
-    """With the project's own ports."""
-    return text.replace("8700", str(project.api_port)).replace("8701", str(project.serving_port))
+    """With the project's own ports and state folder."""
+    ported = text.replace("8700", str(project.api_port)).replace("8701", str(project.serving_port))
+    return ported.replace(" .windlass/", f" {project.state}/")
 
 
 class Step:

@@ -5,8 +5,9 @@ Not part of the suite, because it takes minutes and needs root, debootstrap and 
 Standard library only: it runs before there is an environment.
 
 pip's and TLS' variables of this process are passed on, and the files that they name are copied to
-the same place inside, so that it works behind a mirror as well. Whatever it mounts it unmounts,
-and whatever it starts inside the root it stops, by process id, also after a failure.
+the same place inside, so that it works behind a mirror as well. The root is a machine of its own as
+far as processes and mounts go: when its first process ends, the kernel ends all the others and
+drops the mounts, also after a failure. The network is this machine's, ports included.
 """
 
 from __future__ import annotations
@@ -26,14 +27,26 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = "python3,python3-venv,git,make,curl,ca-certificates"
+# The first process inside: enters the root for good, and ends when this script does.
+FIRST = """
+set -e
+mount --bind "$1" "$1"
+mount -t proc proc "$1/proc"
+mount --rbind /dev "$1/dev"
+cd "$1"
+mkdir -p old
+pivot_root . old
+umount --lazy /old
+echo inside
+read -r
+"""
 HOME = "/home/newcomer"
 CLONE = f"{HOME}/windlass"
-USER = "1000:1000"
+USER = "1000"
 CURL = "curl -s localhost:8701/v2/models/wine/infer -d @specs/quickstart/request.json"
 EDIT = (
     "sed -i 's/regularization: 1.0/regularization: 10.0/' specs/quickstart/wine.yaml"
@@ -61,6 +74,7 @@ class Root:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.first = 0
         self.environment = {
             "PATH": "/usr/bin:/bin",
             "HOME": HOME,
@@ -82,6 +96,7 @@ class Root:
 
     def furnish(self) -> None:
         """Give the root a name server, the certificates that pip needs, a user, and a clone."""
+        self.path.chmod(0o755)  # a temporary folder is closed to the user inside
         files = [value for value in self.environment.values() if Path(value).is_file()]
         for name in ("/etc/resolv.conf", "/etc/hosts", *files):
             inside = self.path / name.lstrip("/")
@@ -94,33 +109,33 @@ class Root:
         passwd = self.path / "etc/passwd"
         if "newcomer" not in passwd.read_text():
             with passwd.open("a") as file:
-                file.write(f"newcomer:x:{USER}::{HOME}:/bin/bash\n")
+                file.write(f"newcomer:x:{USER}:{USER}::{HOME}:/bin/bash\n")
         clone = self.path / CLONE.lstrip("/")
         subprocess.run(["git", "clone", "--quiet", "--no-local", REPOSITORY, clone], check=True)
-        subprocess.run(["chown", "-R", USER, home], check=True)
+        subprocess.run(["chown", "-R", f"{USER}:{USER}", home], check=True)
 
     @contextlib.contextmanager
-    def mounted(self) -> Iterator[None]:
-        """Mount /proc and /dev; at the end stop what runs inside, and unmount."""
-        done: list[Path] = []
-        try:
-            for arguments, name in ((["-t", "proc", "proc"], "proc"), (["--bind", "/dev"], "dev")):
-                subprocess.run(["mount", *arguments, self.path / name], check=True)
-                done.append(self.path / name)
+    def running(self) -> Iterator[None]:
+        """Have a first process inside. It ends with this block, and everything else with it."""
+        spaces = ["unshare", "--mount", "--pid", "--fork", "--propagation", "private"]
+        script = ["bash", "-c", FIRST, "first", str(self.path)]
+        pipe = subprocess.PIPE
+        with subprocess.Popen([*spaces, *script], stdin=pipe, stdout=pipe) as outer:
+            if outer.stdout is None or outer.stdout.readline() != b"inside\n":
+                raise FreshError("cannot enter the root; see the message above")
+            children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+            self.first = int(children.read_text())
             yield
-        finally:
-            self.stop_everything()
-            for path in reversed(done):
-                until(partial(unmount, path), 10, f"umount {path}")
 
     def processes(self) -> list[int]:
-        """Every process whose root is this root: all of them were started here."""
+        """Every process inside but the first, by the ids that they have outside."""
+        space = Path(f"/proc/{self.first}/ns/pid").readlink()
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and (entry / "root").readlink() == self.path:
+                if entry.name.isdigit() and (entry / "ns/pid").readlink() == space:
                     found.append(int(entry.name))
-        return found
+        return [pid for pid in found if pid != self.first]
 
     def stop_everything(self) -> None:
         """TERM, a while, KILL."""
@@ -135,7 +150,9 @@ class Root:
         """How to run a shell line in the clone, as the user."""
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         inside = ["env", "-i", *variables, "bash", "-c", f"cd {CLONE} && {shell}"]
-        return ["chroot", f"--userspec={USER}", str(self.path), *inside]
+        # Without a fork: nsenter itself would die of Ctrl-C and hide how the command ends.
+        enter = ["nsenter", "--target", str(self.first), "--mount", "--pid", "--no-fork"]
+        return [*enter, "--setuid", USER, "--setgid", USER, "--", *inside]
 
     def run(self, shell: str, *, check: bool = True) -> str:
         """Run a shell line to its end and give what it printed."""
@@ -149,11 +166,6 @@ class Root:
     def succeeds(self, shell: str) -> bool:
         """Whether a shell line ends well."""
         return subprocess.run(self.command(shell), capture_output=True, check=False).returncode == 0
-
-
-def unmount(path: Path) -> bool:
-    """Try once; a process that was killed a moment ago may hold it still."""
-    return subprocess.run(["umount", path], capture_output=True, check=False).returncode == 0
 
 
 def passed_on() -> dict[str, str]:
@@ -261,7 +273,7 @@ def main() -> int:
             root.bootstrap(arguments.suite, arguments.mirror)
             root.furnish()
             say(f"bare root: {time.monotonic() - took:.1f} s ({PACKAGES})")
-            stack.enter_context(root.mounted())
+            stack.enter_context(root.running())
             live(root)
             if arguments.test:
                 took = time.monotonic()
@@ -276,7 +288,7 @@ def main() -> int:
 def check_machine() -> None:
     """Say what is missing here before anything is made."""
     if os.geteuid() != 0:
-        raise FreshError("needs root for chroot and mount; run: sudo make test-fresh")
+        raise FreshError("needs root to mount; run: sudo make test-fresh")
     if shutil.which("debootstrap") is None:
         raise FreshError("needs debootstrap; run: apt-get install debootstrap")
     for port in PORTS:
