@@ -218,6 +218,7 @@ async def test_a_suspended_object_is_watched_but_not_acted_on(world: World) -> N
     await world.after(minutes=59)
     assert effects(world) == {}
     assert (await world.ready("Job/train")).reason == Reason.SUSPENDED
+    assert (await world.get("Job/train")).status.health == "Suspended"
     await world.after(minutes=2)
     assert effects(world) == {"create": 1}, "it resumes by itself"
 
