@@ -74,6 +74,11 @@ class SqliteStore(Store):
             assert row is not None
             self._token = row["token"]
 
+    @property
+    def writes(self) -> int:
+        """How many rows were written since the file was opened."""
+        return self._db.connection.total_changes
+
     # -- hop 2: what sources declare ------------------------------------------------------------
 
     async def apply(self, snapshot: Snapshot, now: datetime) -> Applied:
