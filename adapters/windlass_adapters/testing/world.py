@@ -20,7 +20,7 @@ from windlass.store.base import Applied, Document, Fault, Object, Snapshot, Stor
 from windlass.store.sqlite import SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
-from windlass_adapters.base import Adapter
+from windlass_adapters.base import Adapter, State
 from windlass_adapters.testing.adapter import MemoryAdapter
 from windlass_adapters.testing.backend import MemoryBackend
 from windlass_adapters.testing.stepping import Cut, InlineExecutor, Killed
@@ -150,6 +150,43 @@ class World:
         key = min(self.due, key=lambda k: (self.due[k], k))
         self.now = max(self.now, self.due[key])
         await self.reconcile(key)
+
+    async def until(
+        self, holds: Callable[[], Awaitable[bool]], limit: timedelta = timedelta(hours=2)
+    ) -> None:
+        """Run one pass after the other until something holds. Bounded in the world's time."""
+        end = self.now + limit
+        while not await holds():
+            if self.now > end:
+                found = [(str(o.key), o.status.condition("Ready")) for o in await self.store.list()]
+                raise AssertionError(f"it did not come to that within {limit}: {found}")
+            await self.next_pass()
+
+    async def until_ready(self, *texts: str) -> None:
+        """Run passes until these are Ready at their newest generation."""
+
+        async def ready() -> bool:
+            found = [await self.store.get(Key.parse(text)) for text in texts]
+            return all(o is not None and o.status.is_true("Ready", o.generation) for o in found)
+
+        await self.until(ready)
+
+    async def until_gone(self, text: str) -> None:
+        """Run passes until the object is in the store no more."""
+
+        async def gone() -> bool:
+            return await self.store.get(Key.parse(text)) is None
+
+        await self.until(gone)
+
+    async def until_running(self, count: int = 1) -> None:
+        """Run passes until that many runs are under way."""
+
+        async def running() -> bool:
+            runs = [h for h in self.backend.all("run") if h.state is State.PROGRESSING]
+            return len(runs) == count
+
+        await self.until(running)
 
     def writes(self) -> int:
         """How many rows the store has written since it was opened."""
