@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 from windlass.metrics import Metrics
 from windlass.outcome import Result
@@ -91,7 +92,7 @@ class World:
         folder: Path,
         backend: MemoryBackend | None = None,
         adapter: type[MemoryAdapter] | None = None,
-    ) -> World:
+    ) -> Self:
         """Open (or reopen) a world in a folder."""
         backend = backend or MemoryBackend()
         store = await SqliteStore.open(folder / "windlass.db")

@@ -213,6 +213,7 @@ class SqliteStore(Store):
             for entry in outcome.history:
                 self._history(entry)
             if outcome.finalized:
+                self._check_still_going(claim)
                 self._db.one("clear_references", key=str(claim.object.key))
                 self._db.one("delete_desired", uid=uid)
             else:
@@ -238,6 +239,13 @@ class SqliteStore(Store):
             raise LeaseLostError("another daemon has opened this database since; stop this one")
         if not row["declared"] or (row["seq"] or 0) != claim.object.seq:
             raise LeaseLostError(f"{claim.object.key} was written by someone else meanwhile")
+
+    def _check_still_going(self, claim: Claim) -> None:
+        """What was declared again while its last pass ran does not go."""
+        row = self._db.one("guard", uid=claim.object.uid)
+        assert row is not None
+        if row["deleting_since"] is None:
+            raise LeaseLostError(f"{claim.object.key} was declared again meanwhile")
 
     def _put_record(self, owner: Object, record: ExternalRecord) -> None:
         target, role, name = record.name
