@@ -74,6 +74,11 @@ class SqliteStore(Store):
             assert row is not None
             self._token = row["token"]
 
+    @property
+    def writes(self) -> int:
+        """How many rows were written since the file was opened."""
+        return self._db.connection.total_changes
+
     # -- hop 2: what sources declare ------------------------------------------------------------
 
     async def apply(self, snapshot: Snapshot, now: datetime) -> Applied:
@@ -252,6 +257,7 @@ class SqliteStore(Store):
         if record.state in (RecordState.GONE, RecordState.ORPHANED):
             self._db.one("delete_external", target=target, role=role, name=name, uid=owner.uid)
             return
+        over = record.state in (RecordState.SUCCEEDED, RecordState.FAILED)  # its id may come again
         try:
             taken = self._db.one(
                 "put_external",
@@ -259,7 +265,7 @@ class SqliteStore(Store):
                 role=role,
                 name=name,
                 uid=owner.uid,
-                external_id=record.external_id,
+                external_id=None if over else record.external_id,
                 record=rows.record_json(record),
             )
         except sqlite3.IntegrityError as error:
