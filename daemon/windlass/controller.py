@@ -70,10 +70,12 @@ class Controller:
         self._lanes = Lanes(targets)
         self.queue = WorkQueue(self._lanes, metrics.workqueue)
         self._outbox_grew = asyncio.Event()
+        self._snapshots: dict[str, Snapshot] = {}
+        """The newest of each source."""
+        self._taking = asyncio.Lock()
+        """Held until what a revision changes is in the store and in the queue."""
         self.source_errors: dict[str, str] = {}
         """By source id: why it cannot be read at the moment."""
-        self._taking = False
-        """Whether a revision is in the store and what it changes is not in the queue yet."""
         self.store_error = ""
         """Why the store did not take the last write; empty when it did."""
 
@@ -97,7 +99,7 @@ class Controller:
 
     def pending(self, key: Key) -> bool:
         """Whether the key is due or worked on, or may be so once the newest revision is in."""
-        return self._taking or self.queue.holds(key)
+        return self._taking.locked() or self.queue.holds(key)
 
     def enqueue(self, keys: Iterable[Key]) -> None:
         """Look at these now: somebody asked."""
@@ -138,12 +140,21 @@ class Controller:
         """Write a snapshot, however long the store refuses it; a newer one comes after it."""
         for document in snapshot.documents:
             self._lanes.put(document.resource)
-        self._taking = True
-        applied = await self._apply(snapshot)
-        self.source_errors.pop(snapshot.source, None)
-        self.queue.add_all(await self._with_dependents(applied.changed), Priority.EDIT)
-        self._taking = False
+        async with self._taking:
+            self._snapshots[snapshot.source] = snapshot
+            applied = await self._apply(snapshot)
+            self.source_errors.pop(snapshot.source, None)
+            self.queue.add_all(await self._with_dependents(applied.changed), Priority.EDIT)
         _announce(snapshot, applied)
+
+    async def _take_again(self, source: str) -> None:
+        """Another source has let a key go that this one declares too."""
+        async with self._taking:
+            snapshot = self._snapshots.get(source)
+            if snapshot is None:  # it is not followed any more, or comes with its first set
+                return
+            applied = await self._apply(snapshot)
+            self.queue.add_all(await self._with_dependents(applied.changed), Priority.EDIT)
 
     async def _apply(self, snapshot: Snapshot) -> Applied:
         while True:
@@ -210,6 +221,8 @@ class Controller:
             self._outbox_grew.set()
             self.queue.add_all(await self._store.dependents(key), Priority.FOLLOW_UP)
             self.queue.add_all(result.wake, Priority.FOLLOW_UP)
+        if result.freed:
+            await self._take_again(result.freed)
         if result.requeue_after is None:
             return
         if result.requeue_after == 0:

@@ -42,6 +42,8 @@ class Result:
     """Whether anything was written that dependents may wait for."""
     wake: tuple[Key, ...] = ()
     """Others that must be looked at besides the dependents."""
+    freed: str = ""
+    """The source that declares the key too, and can have it now that its owner let it go."""
     label: str = "success"
     """``success``, ``requeue``, ``requeue_after`` or ``error``, as in controller-runtime."""
 
@@ -231,4 +233,4 @@ def _finalized(
         finalized=True,
     )
     needed = tuple(reference.key for reference in references_of(object_.resource))
-    return outcome, Result(None, changed=True, wake=needed)
+    return outcome, Result(None, changed=True, wake=needed, freed=object_.conflict)

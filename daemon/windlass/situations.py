@@ -22,7 +22,9 @@ from windlass_adapters.base import (
     Unknown,
     Wanted,
 )
-from windlass_schemas import Reason, Target
+from windlass_schemas import Key, Reason, Target
+
+_OVER = (RecordState.SUCCEEDED, RecordState.FAILED)
 
 
 class Situations:
@@ -45,6 +47,8 @@ class Situations:
         try:
             target = await self._targets.of(object_)
         except AdapterError:
+            if deleting:
+                return await self._parting(object_, now)
             if not resolution.blockers:
                 raise
             return _without_target(object_, resolution, now)
@@ -65,8 +69,27 @@ class Situations:
             diff=target.adapter.diff,
         )
 
+    async def _parting(self, object_: Object, now: datetime) -> Situation:
+        """It is going and its target cannot be opened: what it holds elsewhere can be asked for."""
+        known = [self._targets.capabilities(record.target) for record in object_.externals]
+        slowest = max((c for c in known if c), key=lambda c: c.soak, default=Capabilities())
+        return Situation(
+            object=object_,
+            target="",
+            wanted=(),
+            observed=await self._observe(object_),
+            capabilities=slowest,
+            now=now,
+            dependents=await self._dependents(object_),
+        )
+
     async def _dependents(self, object_: Object) -> tuple[Dependent, ...]:
-        found = [await self._store.get(key) for key in await self._store.dependents(object_.key)]
+        keys = await self._store.dependents(object_.key)
+        found = [await self._store.get(key) for key in keys]
+        if object_.key.kind == "Target":  # who has moved away may still hold something there
+            target = f"{object_.key.namespace}/{object_.key.name}"
+            known = [o for o in await self._store.list() if o.key not in keys]
+            found += [o for o in known if _holds_on(o, target)]
         return tuple(Dependent(o.key, o.deleting_since is not None) for o in found if o is not None)
 
     async def _observe(self, object_: Object) -> dict[tuple[str, str, str], Observation]:
@@ -74,14 +97,17 @@ class Situations:
         observed: dict[tuple[str, str, str], Observation] = {}
         by_target: dict[str, list[ExternalRecord]] = {}
         for record in object_.externals:
-            over = record.state in (RecordState.SUCCEEDED, RecordState.FAILED)
-            if over and object_.deleting_since is None:
+            if record.state in _OVER and object_.deleting_since is None:
                 observed[record.name] = Unknown("over; not asked for")
             else:
                 by_target.setdefault(record.target, []).append(record)
         for id_, records in by_target.items():
             observed |= await self._observe_target(object_, id_, records)
         return observed
+
+    async def _is_undeclared(self, id_: str) -> bool:
+        """Whether a target was removed: then its finished runs are nobody's any more."""
+        return await self._store.get(Key.parse(f"Target/{id_}")) is None
 
     async def _observe_target(
         self, object_: Object, id_: str, records: Sequence[ExternalRecord]
@@ -90,7 +116,11 @@ class Situations:
         try:
             target = await self._targets.by_id(id_)
         except AdapterError as error:
-            return {record.name: Unknown(str(error)) for record in records}
+            gone = await self._is_undeclared(id_)
+            return {
+                r.name: Absent() if gone and r.state in _OVER else Unknown(str(error))
+                for r in records
+            }
         intended = [r for r in records if r.state is RecordState.INTENDED]
         observed: dict[tuple[str, str, str], Observation] = {}
         if intended:
@@ -99,6 +129,10 @@ class Situations:
         answers = await target.observe(owner, [r.external for r in known])
         observed |= {r.name: answers[r.external] for r in known}
         return {name: _if_ours(seen, owner) for name, seen in observed.items()}
+
+
+def _holds_on(object_: Object, target: str) -> bool:
+    return any(r.target == target and r.state not in _OVER for r in object_.externals)
 
 
 def _without_target(object_: Object, resolution: Resolution, now: datetime) -> Situation:

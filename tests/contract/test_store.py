@@ -211,8 +211,19 @@ async def test_one_external_has_one_owner(store: Store) -> None:
         await store.intend(other, record(), entry())
 
 
+async def test_what_was_declared_again_meanwhile_is_not_finalized(store: Store) -> None:
+    await store.apply(snapshot(job(), job("keep")), NOW)
+    await store.apply(snapshot(job("keep")), NOW)
+    claim = await claimed(store)
+    await store.apply(snapshot(job(), job("keep")), NOW)
+    with pytest.raises(LeaseLostError, match="declared again"):
+        await store.commit(claim, Outcome(Status(), finalized=True))
+    assert await store.get(claim.object.key) is not None
+
+
 async def test_a_finalized_object_leaves_its_history_and_events(store: Store) -> None:
     await store.apply(snapshot(job(), job("keep")), NOW)
+    await store.apply(snapshot(job("keep")), NOW)
     claim = await claimed(store)
     await store.intend(claim, record(), entry())
     gone = replace(record(), state=RecordState.GONE)

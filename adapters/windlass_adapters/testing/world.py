@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 from windlass.controller import STORE_RETRY
 from windlass.metrics import Metrics, ReconcileMetrics
@@ -65,7 +66,7 @@ class World:
         adapter: type[Adapter] | None = None,
         *,
         inline: bool = False,
-    ) -> World:
+    ) -> Self:
         """Open (or reopen) a world in a folder."""
         backend = backend or MemoryBackend()
         adapter = adapter or MemoryAdapter.for_backend(backend)
@@ -97,7 +98,7 @@ class World:
         await self.store.close()
         self.cut.bury()
 
-    async def kill(self) -> World:
+    async def kill(self) -> Self:
         """The daemon dies and another one starts on the same state and backend."""
         await self.store.close()
         self.deaths += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from windlass.plan.situation import Plan, Situation, Step, Verdict, delete, unknown
+from windlass.plan.situation import Plan, Situation, Step, Verdict, delete, pause_after, unknown
 from windlass.store.base import ExternalRecord, RecordState
 from windlass_adapters.base import Absent, State, Unknown
 from windlass_schemas import Reason
@@ -61,7 +61,7 @@ def _remove(s: Situation) -> Plan:
         else:
             steps.append(delete(s, record, "the object is deleted"))
     if waiting is None:
-        after = 0 if steps else s.poll
+        after = pause_after(s, steps[:1])
         waiting = _going(s, Reason.DELETING, "removing what it holds", after=after)
     finalize = not steps and all(r.state is RecordState.GONE for r in records)
     finalize = finalize and len(records) == len(s.object.externals)

@@ -16,6 +16,7 @@ from windlass.plan.situation import (
     Verdict,
     create,
     delete,
+    pause_after,
     progressing,
     stalled,
     unknown,
@@ -91,11 +92,16 @@ def _examine(s: Situation, wanted: Wanted, record: ExternalRecord | None) -> _Fi
 
 
 def _examine_absent(s: Situation, wanted: Wanted, record: ExternalRecord) -> _Finding:
-    if record.state in (RecordState.INTENDED, RecordState.DELETING):
-        step = create(s, wanted, "not there yet")
-        return _Finding(progressing(s, f"making {wanted.role} {wanted.name}", after=0), step)
     missing = replace(record, absent_since=record.absent_since or s.now)
     remaining = s.absent_for(missing).total_seconds()
+    if record.state in (RecordState.INTENDED, RecordState.DELETING):
+        if remaining > 0:
+            verdict = progressing(
+                s, f"{wanted.role} {wanted.name} is not seen; looking again", after=remaining
+            )
+            return _Finding(verdict, record=missing)
+        step = create(s, wanted, "not there yet")
+        return _Finding(progressing(s, f"making {wanted.role} {wanted.name}", after=0), step)
     what = f"{wanted.role} {wanted.name} is gone from the backend"
     if remaining > 0:
         verdict = progressing(s, f"{what}; looking again", health="Missing", after=remaining)
@@ -112,7 +118,8 @@ def _examine_progressing(
 ) -> _Finding:
     coming = found.pending_digest or record.wanted.digest
     health: Health = "Healthy" if found.digest else "Progressing"
-    if coming == wanted.digest or not s.capabilities.preempts:
+    asked = record.wanted.digest == wanted.digest and s.unseen_for(record) > 0
+    if coming == wanted.digest or asked or not s.capabilities.preempts:
         message = found.message or f"{wanted.role} {wanted.name} is changing"
         verdict = progressing(s, message, health=health)
         return _Finding(verdict, record=_created(record), found=found)
@@ -126,7 +133,8 @@ def _examine_failed(s: Situation, wanted: Wanted, record: ExternalRecord, found:
         reason = found.reason or Reason.BACKEND_REFUSED
         return _Finding(stalled(s, reason, found.message), record=_created(record), found=found)
     step = delete(s, record, "failed; made anew")
-    return _Finding(progressing(s, f"replacing failed {wanted.role} {wanted.name}", after=0), step)
+    message = f"replacing failed {wanted.role} {wanted.name}"
+    return _Finding(progressing(s, message, after=pause_after(s, [step])), step)
 
 
 def _examine_live(
@@ -148,6 +156,12 @@ def _examine_live(
     else:
         changes = s.diff(wanted, found)
     drift = tuple(c for c in changes if not _ignored(c.path, s.object.resource.policy.ignore))
+    unsure = record.state is not RecordState.CREATED or record.wanted.digest != wanted.digest
+    unseen = s.unseen_for(record)
+    if unseen > 0 and (drift or unsure):
+        message = f"waiting to see what became of the last change of {wanted.role} {wanted.name}"
+        verdict = progressing(s, message, health="Healthy", after=unseen)
+        return _Finding(verdict, found=found)
     if not drift:
         if found.state is State.DEGRADED:
             return _Finding(_degraded(s, found), record=_created(known), found=found)
@@ -203,7 +217,12 @@ def _remove_leftovers(
             continue
         seen = s.seen(record)
         if isinstance(seen, Absent):
-            records.append(replace(record, state=RecordState.GONE))
+            missing = replace(record, absent_since=record.absent_since or s.now)
+            if s.absent_for(missing) > timedelta(0):
+                waiting = f"{record.wanted.role} {record.wanted.name} is not seen; looking again"
+            else:
+                missing = replace(missing, state=RecordState.GONE)
+            records.append(missing)
         elif isinstance(seen, Unknown):
             waiting = seen.message
         elif seen.state is State.DELETING:
@@ -211,7 +230,8 @@ def _remove_leftovers(
         else:
             steps.append(delete(s, record, "no longer wanted"))
     if steps:
-        verdict = progressing(s, "removing what is no longer wanted", health="Healthy", after=0)
+        after = pause_after(s, steps[:1])
+        verdict = progressing(s, "removing what is no longer wanted", health="Healthy", after=after)
     elif waiting:
         verdict = progressing(s, waiting, health="Healthy")
     else:

@@ -15,12 +15,13 @@ from windlass.plan.situation import (
     Verdict,
     create,
     delete,
+    pause_after,
     progressing,
     stalled,
     unknown,
 )
 from windlass.store.base import ExternalRecord, RecordState
-from windlass_adapters.base import Absent, Found, State, Unknown, Wanted
+from windlass_adapters.base import Absent, Found, Observation, State, Unknown, Wanted
 from windlass_schemas import Job, Reason
 
 INFRASTRUCTURE_RETRIES = 3
@@ -59,7 +60,7 @@ def _look(s: Situation, record: ExternalRecord) -> ExternalRecord:
         return _look_absent(s, record)
     known = replace(record, external_id=seen.external.external_id, absent_since=None)
     match seen.state:
-        case State.SUCCEEDED if record.state is not RecordState.DELETING:
+        case State.SUCCEEDED:
             return replace(known, state=RecordState.SUCCEEDED, outputs=seen.outputs, message="")
         case State.FAILED if record.state is not RecordState.DELETING:
             return _failed(
@@ -74,13 +75,11 @@ def _look(s: Situation, record: ExternalRecord) -> ExternalRecord:
 
 
 def _look_absent(s: Situation, record: ExternalRecord) -> ExternalRecord:
-    if record.state is RecordState.INTENDED:
-        return record
+    missing = replace(record, absent_since=record.absent_since or s.now)
+    if s.absent_for(missing).total_seconds() > 0 or record.state is RecordState.INTENDED:
+        return missing
     if record.state is RecordState.DELETING:
         return replace(record, state=RecordState.GONE)
-    missing = replace(record, absent_since=record.absent_since or s.now)
-    if s.absent_for(missing).total_seconds() > 0:
-        return missing
     return _failed(s, missing, Reason.INTERRUPTED, "the run vanished without a result", False)
 
 
@@ -132,22 +131,23 @@ def _succeeded(s: Situation, done: ExternalRecord, going: Sequence[ExternalRecor
         requeue_after=s.poll if going else s.resync,
         outputs=done.outputs,
     )
-    if _spec(s).spec.on_change == "replace":
-        steps = [delete(s, r, "replaced") for r in going if r.state is not RecordState.DELETING]
-        return Plan(verdict, tuple(steps))
-    return Plan(verdict)
+    replacing = _spec(s).spec.on_change == "replace"
+    stopping = [r for r in going if replacing or r.state is RecordState.DELETING]
+    return replace(_stop(s, stopping, ""), verdict=verdict)
 
 
 def _running(s: Situation, active: ExternalRecord) -> Plan:
     seen = s.seen(active)
     name = active.wanted.name
-    if active.state is RecordState.INTENDED and isinstance(seen, Absent):
+    unseen = s.absent_for(active).total_seconds()
+    if active.state is RecordState.INTENDED and isinstance(seen, Absent) and unseen <= 0:
         step = create(s, active.wanted, "not started yet", active.attempt)
         return Plan(progressing(s, f"starting {name}", after=0), (step,))
     if isinstance(seen, Absent):
-        after = s.absent_for(active).total_seconds()
-        return Plan(progressing(s, f"{name} is not seen; looking again", after=after))
+        return Plan(progressing(s, f"{name} is not seen; looking again", after=unseen))
     assert isinstance(seen, Found)
+    if active.state is RecordState.DELETING:
+        return _stop(s, [active], f"removing {name}, which is not whole any more")
     message = seen.message or f"attempt {active.attempt} is running"
     verdict = progressing(s, message, sync="Synced")
     return Plan(replace(verdict, detail=seen.detail))
@@ -161,14 +161,23 @@ def _make_way(s: Situation, going: Sequence[ExternalRecord]) -> Plan:
     if never_started:
         step = delete(s, never_started[0], "replaced before it started")
         return Plan(progressing(s, "dropping an attempt that never started", after=0), (step,))
-    if _spec(s).spec.on_change == "replace":
-        steps = tuple(
-            delete(s, r, "replaced") for r in going if r.state is not RecordState.DELETING
-        )
-        after = 0 if steps else None
-        return Plan(progressing(s, "stopping the earlier version", after=after), steps)
+    begun = [r for r in going if r.state is RecordState.DELETING]
+    if begun or _spec(s).spec.on_change == "replace":
+        stopping = going if _spec(s).spec.on_change == "replace" else begun
+        return _stop(s, stopping, "stopping the earlier version")
     names = ", ".join(r.wanted.name for r in going)
     return Plan(progressing(s, f"the earlier version is still running ({names}); this one is next"))
+
+
+def _stop(s: Situation, runs: Sequence[ExternalRecord], message: str) -> Plan:
+    """Remove runs; what was asked for before and is there still is asked for again."""
+    there = [r for r in runs if isinstance(s.seen(r), Found)]
+    steps = [delete(s, r, "replaced") for r in there if not _is_going(s.seen(r))]
+    return Plan(progressing(s, message, after=pause_after(s, steps[:1])), tuple(steps))
+
+
+def _is_going(seen: Observation) -> bool:
+    return isinstance(seen, Found) and seen.state is State.DELETING
 
 
 def _attempt(s: Situation, wanted: Wanted, mine: Sequence[ExternalRecord]) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -94,6 +94,12 @@ class Situation:
         """How much longer an absence must last before it is believed."""
         since = record.absent_since or self.now
         return max(self.capabilities.soak - (self.now - since), timedelta(0))
+
+    def unseen_for(self, record: ExternalRecord) -> float:
+        """Seconds for which a look may still show how it was before our last act."""
+        if record.acted_at is None:
+            return 0.0
+        return max((self.capabilities.soak - (self.now - record.acted_at)).total_seconds(), 0.0)
 
 
 @dataclass(frozen=True)
@@ -187,8 +193,15 @@ def update(
 
 def delete(situation: Situation, record: ExternalRecord, message: str) -> Step:
     """A step that removes an external."""
-    intent = replace(record, state=RecordState.DELETING, acted_at=situation.now)
+    intent = replace(record, state=RecordState.DELETING, acted_at=situation.now, absent_since=None)
     return Step(Delete(record.external), intent, message)
+
+
+def pause_after(situation: Situation, steps: Iterable[Step]) -> float:
+    """Seconds until the next look: none after something new, a poll after what was asked before."""
+    known = {r.name: r.state for r in situation.object.externals}
+    repeated = all(known.get(s.intent.name) is s.intent.state for s in steps)
+    return situation.poll if repeated else 0.0
 
 
 def unknown(situation: Situation, message: str) -> Verdict:

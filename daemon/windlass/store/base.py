@@ -333,7 +333,8 @@ class Store(Protocol):
     async def commit(self, claim: Claim, outcome: Outcome) -> None:
         """Write a pass's outcome: status, externals, events and history. Raises LeaseLostError.
 
-        Refused (LeaseLostError) as well when a newer generation has been observed already.
+        Refused (LeaseLostError) as well when a newer generation has been observed already, and when
+        a finalized object was declared again meanwhile.
         An outcome that changes nothing writes nothing.
         """
 

@@ -220,6 +220,7 @@ class SqliteStore(Store):
             for entry in outcome.history:
                 self._history(entry)
             if outcome.finalized:
+                self._check_still_going(claim)
                 self._db.one("clear_references", key=str(claim.object.key))
                 self._db.one("delete_desired", uid=uid)
             else:
@@ -246,11 +247,19 @@ class SqliteStore(Store):
         if not row["declared"] or (row["seq"] or 0) != claim.object.seq:
             raise LeaseLostError(f"{claim.object.key} was written by someone else meanwhile")
 
+    def _check_still_going(self, claim: Claim) -> None:
+        """What was declared again while its last pass ran does not go."""
+        row = self._db.one("guard", uid=claim.object.uid)
+        assert row is not None
+        if row["deleting_since"] is None:
+            raise LeaseLostError(f"{claim.object.key} was declared again meanwhile")
+
     def _put_record(self, owner: Object, record: ExternalRecord) -> None:
         target, role, name = record.name
         if record.state in (RecordState.GONE, RecordState.ORPHANED):
             self._db.one("delete_external", target=target, role=role, name=name, uid=owner.uid)
             return
+        over = record.state in (RecordState.SUCCEEDED, RecordState.FAILED)  # its id may come again
         try:
             taken = self._db.one(
                 "put_external",
@@ -258,7 +267,7 @@ class SqliteStore(Store):
                 role=role,
                 name=name,
                 uid=owner.uid,
-                external_id=record.external_id,
+                external_id=None if over else record.external_id,
                 record=rows.record_json(record),
             )
         except sqlite3.IntegrityError as error:

@@ -109,6 +109,7 @@ SELECT uid, record FROM external ORDER BY uid, position
 -- name: guard
 SELECT (SELECT token FROM session WHERE id = 1) AS token,
        (SELECT 1 FROM desired WHERE uid = :uid) AS declared,
+       (SELECT deleting_since FROM desired WHERE uid = :uid) AS deleting_since,
        (SELECT seq FROM object WHERE uid = :uid) AS seq
 
 -- name: put_external
