@@ -8,6 +8,7 @@ from datetime import datetime
 from windlass.clock import Clock
 from windlass.dependencies import Resolution, resolve
 from windlass.plan import Dependent, Situation
+from windlass.reading import Reading
 from windlass.store.base import ExternalRecord, Object, RecordState, Store
 from windlass.targets import OpenTarget, Targets
 from windlass_adapters.base import (
@@ -37,13 +38,14 @@ class Situations:
         """The tag that everything of this object carries."""
         return Owner(self._store.install, object_.uid, object_.key)
 
-    async def of(self, object_: Object) -> Situation:
+    async def of(self, object_: Object, reading: Reading | None = None) -> Situation:
         """Everything that a plan needs. Reads only. Raises AdapterError when there is no target."""
+        reading = reading or Reading(self._store)
         now = self._clock()
         deleting = object_.deleting_since is not None
-        resolution = Resolution((), {}) if deleting else await resolve(self._store, object_)
+        resolution = Resolution((), {}) if deleting else await resolve(reading, object_)
         try:
-            target = await self._targets.of(object_)
+            target = await self._targets.of(object_, reading)
         except AdapterError:
             if not resolution.blockers:
                 raise
@@ -56,7 +58,7 @@ class Situations:
             object=object_,
             target=target.id,
             wanted=wanted,
-            observed=await self._observe(object_),
+            observed=await self._observe(object_, reading),
             capabilities=target.capabilities,
             now=now,
             blockers=resolution.blockers,
@@ -69,7 +71,9 @@ class Situations:
         found = [await self._store.get(key) for key in await self._store.dependents(object_.key)]
         return tuple(Dependent(o.key, o.deleting_since is not None) for o in found if o is not None)
 
-    async def _observe(self, object_: Object) -> dict[tuple[str, str, str], Observation]:
+    async def _observe(
+        self, object_: Object, reading: Reading
+    ) -> dict[tuple[str, str, str], Observation]:
         """An answer for each record; finished runs are not asked for unless they are to go."""
         observed: dict[tuple[str, str, str], Observation] = {}
         by_target: dict[str, list[ExternalRecord]] = {}
@@ -80,15 +84,15 @@ class Situations:
             else:
                 by_target.setdefault(record.target, []).append(record)
         for id_, records in by_target.items():
-            observed |= await self._observe_target(object_, id_, records)
+            observed |= await self._observe_target(object_, id_, records, reading)
         return observed
 
     async def _observe_target(
-        self, object_: Object, id_: str, records: Sequence[ExternalRecord]
+        self, object_: Object, id_: str, records: Sequence[ExternalRecord], reading: Reading
     ) -> dict[tuple[str, str, str], Observation]:
         owner = self.owner(object_)
         try:
-            target = await self._targets.by_id(id_)
+            target = await self._targets.by_id(id_, reading)
         except AdapterError as error:
             return {record.name: Unknown(str(error)) for record in records}
         intended = [r for r in records if r.state is RecordState.INTENDED]

@@ -183,7 +183,7 @@ class SqliteStore(Store):
         return None if found is None else Claim(found, self._token)
 
     async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry) -> None:
-        await self._db.run(self._intend, claim, record, entry)
+        await self._db.write(self._intend, claim, record, entry)
 
     def _intend(self, claim: Claim, record: ExternalRecord, entry: Entry) -> None:
         with self._db.transaction():
@@ -198,7 +198,7 @@ class SqliteStore(Store):
             outcome.externals or outcome.events or outcome.history or outcome.finalized
         ):
             return
-        await self._db.run(self._commit, claim, outcome)
+        await self._db.write(self._commit, claim, outcome)
 
     def _commit(self, claim: Claim, outcome: Outcome) -> None:
         uid = claim.object.uid
@@ -304,7 +304,7 @@ class SqliteStore(Store):
         return [(row["position"], rows.event_of(row["event"])) for row in found]
 
     async def published(self, positions: Sequence[int], now: datetime) -> None:
-        await self._db.run(self._published, positions, rows.time_text(now))
+        await self._db.write(self._published, positions, rows.time_text(now))
 
     def _published(self, positions: Sequence[int], now: str) -> None:
         with self._db.transaction():
