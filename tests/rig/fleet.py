@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,63 +28,75 @@ from windlass.store.sqlite import SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import (
+    Absent,
     Capabilities,
+    Change,
     Create,
     External,
     Found,
     Observation,
     Owner,
+    State,
     Update,
+    Wanted,
 )
-from windlass_adapters.testing import MemoryAdapter, MemoryBackend
+from windlass_adapters.testing import MemoryAdapter
 from windlass_schemas import Key
 
 
 @dataclass
-class FleetBackend(MemoryBackend):
+class FleetBackend:
     """A backend that answers late, and tells when each object's first call came."""
 
     latency: float = 0.0
     """Seconds for each call."""
+    held: dict[str, Found] = field(default_factory=dict)
+    """What exists, by the owner's uid: one resource for each object."""
+    calls: Counter[str] = field(default_factory=Counter)
     first_call: dict[Key, float] = field(default_factory=dict)
     """When an object was first spoken of (``time.perf_counter``); clear it before measuring."""
-    of_owner: dict[str, Found] = field(default_factory=dict)
+
+    async def arrive(self, operation: str, owners: Iterable[Owner]) -> None:
+        """One call comes in, and takes its time."""
+        now = time.perf_counter()
+        self.calls[operation] += 1
+        for owner in owners:
+            self.first_call.setdefault(owner.key, now)
+        if self.latency:
+            await asyncio.sleep(self.latency)
 
 
 class FleetAdapter(MemoryAdapter):
-    """MemoryAdapter with an index by owner and a latency."""
+    """The memory adapter on a backend that can be large: everything in it is found by its owner."""
 
-    backend: ClassVar[FleetBackend]
-
-    async def _arrive(self, owner: Owner) -> None:
-        self.backend.first_call.setdefault(owner.key, time.perf_counter())
-        if self.backend.latency:
-            await asyncio.sleep(self.backend.latency)
+    fleet: ClassVar[FleetBackend]
 
     async def observe_many(
         self, externals: Sequence[tuple[Owner, External]]
-    ) -> dict[External, Observation]:
-        now = time.perf_counter()
-        for owner, _ in externals:
-            self.backend.first_call.setdefault(owner.key, now)
-        if self.backend.latency:
-            await asyncio.sleep(self.backend.latency)
-        return dict(await super().observe_many(externals))
+    ) -> Mapping[External, Observation]:
+        await self.fleet.arrive("observe_many", (owner for owner, _ in externals))
+        held = self.fleet.held
+        return {external: held.get(owner.uid, Absent()) for owner, external in externals}
 
     async def find(self, owner: Owner) -> Sequence[Found]:
-        await self._arrive(owner)
-        found = self.backend.of_owner.get(owner.uid)
+        await self.fleet.arrive("find", [owner])
+        found = self.fleet.held.get(owner.uid)
         return [] if found is None else [found]
 
     async def apply(self, owner: Owner, action: Create | Update) -> Found:
-        await self._arrive(owner)
-        found = self.backend.of_owner[owner.uid] = await super().apply(owner, action)
+        await self.fleet.arrive("apply", [owner])
+        wanted = action.wanted
+        found = self.fleet.held[owner.uid] = Found(
+            External(wanted.role, wanted.name, wanted.name), owner.uid, State.LIVE, wanted.digest
+        )
         return found
 
     async def delete(self, owner: Owner, external: External) -> None:
-        await self._arrive(owner)
-        self.backend.of_owner.pop(owner.uid, None)
-        await super().delete(owner, external)
+        await self.fleet.arrive("delete", [owner])
+        self.fleet.held.pop(owner.uid, None)
+
+    def diff(self, wanted: Wanted, found: Found) -> tuple[Change, ...]:
+        return ()
 
 
 class FixedSource(Source):
@@ -155,7 +168,7 @@ class Fleet:
 def fleet_adapter(backend: FleetBackend, lanes: int = 8) -> type[FleetAdapter]:
     """The adapter class for a backend. ``lanes`` is how many of its objects are worked on."""
     facts = Capabilities(resync_interval=timedelta(hours=1), max_concurrent=lanes)
-    return type("BoundFleetAdapter", (FleetAdapter,), {"backend": backend, "facts": facts})
+    return type("BoundFleetAdapter", (FleetAdapter,), {"fleet": backend, "facts": facts})
 
 
 @asynccontextmanager

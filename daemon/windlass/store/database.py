@@ -11,7 +11,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +29,7 @@ Value = str | int | None
 class Database:
     """The connection, its thread, and the named statements."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, connection: sqlite3.Connection, thread: Executor) -> None:
         self.connection = connection
         self._thread = thread
         self._sql = load_queries("queries.sql")
@@ -38,12 +38,13 @@ class Database:
         self._guard = threading.Lock()
 
     @classmethod
-    async def open(cls, file: Path) -> Database:
+    async def open(cls, file: Path, thread: Executor | None = None) -> Database:
         """Open or make the file, and bring its schema up to date.
 
+        ``thread`` runs the work, one piece at a time; without it, a thread of its own does.
         Raises StoreError for a file that cannot be written, is damaged, or is of a newer version.
         """
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        thread = thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         loop = asyncio.get_running_loop()
         try:
             connection = await loop.run_in_executor(thread, _connect, file)

@@ -1,0 +1,321 @@
+"""A backend in memory, with the faults of real ones.
+
+It outlives adapters and daemons, as real backends do, and counts what is done to it. What it can do
+to a caller: show an older state (lag), refuse, lose the request or the reply, take its time, forget
+what is over, and let somebody else change what it holds. Nothing here is random: the test decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from pydantic import JsonValue
+
+from windlass_adapters.base import (
+    AmbiguousError,
+    External,
+    Owner,
+    State,
+    TerminalError,
+    TransientError,
+    Wanted,
+)
+from windlass_schemas import Artifact
+
+_START = datetime(2030, 1, 1, tzinfo=UTC)
+
+Name = tuple[str, str]
+"""Role and backend id."""
+
+
+@dataclass(frozen=True)
+class Personality:
+    """How a backend names and remembers."""
+
+    name: str
+    deterministic: bool = True
+    """Whether we choose the names; otherwise the backend gives ids and two creates make two."""
+    claims: bool = False
+    """Whether a second create of one name has no effect: a client token, or a job that claims its
+    name when it starts and else ends at once."""
+    purge_after: timedelta | None = None
+    """How long after its end a run is still listed. Its id may be given again then; what the run
+    itself has written at its end stays."""
+
+
+DETERMINISTIC = Personality("deterministic")
+SERVER_CHOSEN = Personality("server-chosen", deterministic=False)
+SLURM_LIKE = Personality(
+    "slurm-like", deterministic=False, claims=True, purge_after=timedelta(minutes=5)
+)
+PERSONALITIES = (DETERMINISTIC, SERVER_CHOSEN, SLURM_LIKE)
+
+
+@dataclass
+class Held:
+    """One resource in the backend."""
+
+    external: External
+    owner_uid: str
+    digest: str
+    body: Mapping[str, JsonValue]
+    state: State
+    outputs: Mapping[str, Artifact] = field(default_factory=dict)
+    message: str = ""
+    attempt_counts: bool = True
+    in_force: str | None = None
+    """The digest that still serves while a change is under way."""
+    since: datetime = _START
+    """When its state last changed."""
+    looks: int = 0
+    """How often it was looked at since."""
+
+
+_Past = tuple[datetime, int, dict[Name, Held]]
+
+
+def _epoch() -> datetime:
+    return _START
+
+
+@dataclass
+class MemoryBackend:
+    """What exists, what was done to it, and what goes wrong next."""
+
+    personality: Personality = DETERMINISTIC
+    clock: Callable[[], datetime] = _epoch
+    """A World sets its own."""
+    held: dict[Name, Held] = field(default_factory=dict)
+    """The truth, by role and id. Where names are deterministic, the id is the name."""
+    calls: Counter[str] = field(default_factory=Counter)
+    """How often each operation was asked for, by its name."""
+    effects: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often each effect happened, by effect (``create``, ``update``, ``delete``) and name."""
+    faults: dict[str, deque[Exception]] = field(default_factory=dict)
+    """Exceptions to raise instead of answering, by operation."""
+    lost_replies: Counter[str] = field(default_factory=Counter)
+    """How many of the next calls have their effect and no reply, by operation."""
+    settles: bool = True
+    """Whether what lasts changes at once; otherwise ``settle`` makes it so, or the next two."""
+    settles_after: timedelta | None = None
+    settles_after_looks: int | None = None
+    lag: timedelta = timedelta(0)
+    """How old the state is that a look sees. Must not exceed the adapter's soak."""
+    lag_looks: int = 0
+    """How many looks an effect stays unseen for, on top of ``lag``."""
+    written: dict[Name, Held] = field(default_factory=dict)
+    """What runs have written at their end, by role and name: survives the purge."""
+    _past: list[_Past] = field(default_factory=list)
+    _given: int = 0
+    _free: list[str] = field(default_factory=list)
+    _looks: int = 0
+
+    # -- faults ---------------------------------------------------------------------------------
+
+    def fail(self, operation: str, *errors: Exception) -> None:
+        """Let the next calls of an operation raise these, before any effect."""
+        self.faults.setdefault(operation, deque()).extend(errors)
+
+    def lose_request(self, operation: str, count: int = 1) -> None:
+        """Let the next calls never arrive; the caller cannot tell."""
+        self.fail(operation, *[AmbiguousError(f"no reply to {operation}")] * count)
+
+    def lose_reply(self, operation: str, count: int = 1) -> None:
+        """Let the next calls have their effect, and the caller not hear of it."""
+        self.lost_replies[operation] += count
+
+    def call(self, operation: str) -> None:
+        """Count a call, and raise the fault that is armed for it."""
+        self.calls[operation] += 1
+        self._pass_time(look=operation in ("observe_many", "find"))
+        armed = self.faults.get(operation)
+        if armed:
+            raise armed.popleft()
+
+    def reply(self, operation: str) -> None:
+        """Lose the reply, if that is armed."""
+        if self.lost_replies[operation] > 0:
+            self.lost_replies[operation] -= 1
+            raise AmbiguousError(f"no reply to {operation}")
+
+    # -- looking --------------------------------------------------------------------------------
+
+    def view(self) -> Mapping[Name, Held]:
+        """What a look sees: the truth, or an older state while there is lag."""
+        if not self.lag and not self.lag_looks:
+            return self.held
+        seen: Mapping[Name, Held] = {}
+        for at, looks, snapshot in self._past:
+            if at + self.lag <= self.clock() and looks + self.lag_looks <= self._looks:
+                seen = snapshot
+        return seen
+
+    def named(self, role: str, name: str = "") -> Held:
+        """The one resource of that role whose name starts so. Raises LookupError."""
+        found = self.all(role, name)
+        if len(found) != 1:
+            raise LookupError(f"{len(found)} resources are {role} {name}")
+        return found[0]
+
+    def all(self, role: str, name: str = "") -> list[Held]:
+        """All resources of that role whose names start so."""
+        found = [h for (r, _), h in self.held.items() if r == role]
+        return [h for h in found if h.external.name.startswith(name)]
+
+    def mutations(self) -> int:
+        """How many effects there have been."""
+        return self.effects.total()
+
+    # -- what adapters do -----------------------------------------------------------------------
+
+    def create(self, owner: Owner, wanted: Wanted) -> Held:
+        """Make a resource. Where names are not ours and nothing claims them, always another one."""
+        known = [h for h in self.held.values() if h.external[:2] == (wanted.role, wanted.name)]
+        over = self.written.get((wanted.role, wanted.name))
+        if self.personality.claims and over is not None:
+            return over
+        if known and (self.personality.claims or self.personality.deterministic):
+            self.refuse_foreign(known[0], owner)
+            return known[0]
+        self.effects["create", wanted.name] += 1
+        held = Held(
+            External(wanted.role, wanted.name, self._new_id(wanted.name)),
+            owner.uid,
+            wanted.digest,
+            wanted.body,
+            State.PROGRESSING if wanted.completes else self._changing(State.LIVE),
+            outputs={} if wanted.completes else {"artifact": artifact(wanted.digest, "model")},
+            since=self.clock(),
+        )
+        self.held[wanted.role, held.external.external_id] = held
+        self.note()
+        return held
+
+    def update(self, owner: Owner, held: Held, wanted: Wanted) -> Held:
+        """Change a resource in place; the old version serves until the new one does."""
+        self.refuse_foreign(held, owner)
+        self.effects["update", wanted.name] += 1
+        held.in_force = held.in_force if held.state is State.PROGRESSING else held.digest
+        held.digest, held.body = wanted.digest, wanted.body
+        held.outputs = {"artifact": artifact(wanted.digest, "model")}
+        held.state, held.since, held.looks = self._changing(State.LIVE), self.clock(), 0
+        self.note()
+        return held
+
+    def delete(self, owner: Owner, held: Held) -> None:
+        """Remove a resource."""
+        self.refuse_foreign(held, owner)
+        if held.state is State.DELETING:
+            return
+        self.effects["delete", held.external.name] += 1
+        if self._changing(State.LIVE) is State.LIVE:
+            self.remove(held)
+        else:
+            held.state, held.since, held.looks = State.DELETING, self.clock(), 0
+            self.note()
+
+    def refuse_foreign(self, held: Held, owner: Owner) -> None:
+        """Raise TerminalError for what another owner holds."""
+        if held.owner_uid != owner.uid:
+            role, name, _ = held.external
+            raise TerminalError(
+                f"{role} {name} belongs to another object (uid {held.owner_uid});"
+                " remove that one or use another name"
+            )
+
+    # -- what happens by itself -----------------------------------------------------------------
+
+    def finish(
+        self, name: str = "", *, ok: bool = True, message: str = "", counts: bool = True
+    ) -> None:
+        """End the one run of that name that is going on."""
+        (held,) = [h for h in self.all("run", name) if h.state is State.PROGRESSING]
+        held.state = State.SUCCEEDED if ok else State.FAILED
+        held.since = self.clock()
+        held.message, held.attempt_counts = message, counts
+        outputs = held.body.get("outputs")
+        if ok and isinstance(outputs, dict):
+            held.outputs = {o: artifact(f"{held.digest}/{o}", o) for o in outputs}
+        self.written[held.external[:2]] = replace(held)
+        self.note()
+
+    def settle(self) -> None:
+        """Let everything that is being made, changed or removed be done."""
+        for held in list(self.held.values()):
+            if held.state is State.PROGRESSING and held.external.role != "run":
+                held.state, held.in_force, held.since = State.LIVE, None, self.clock()
+            elif held.state is State.DELETING:
+                self.remove(held)
+        self.note()
+
+    def _pass_time(self, *, look: bool) -> None:
+        self._looks += look
+        for held in list(self.held.values()):
+            held.looks += look
+            if self._is_due(held):
+                if held.state is State.DELETING:
+                    self.remove(held)
+                else:
+                    held.state, held.in_force = State.LIVE, None
+                    self.note()
+            elif self._is_purged(held):
+                self._free.append(held.external.external_id)
+                self.remove(held)
+
+    def _is_due(self, held: Held) -> bool:
+        lasting = held.state is State.PROGRESSING and held.external.role != "run"
+        if not lasting and held.state is not State.DELETING:
+            return False
+        after, looks = self.settles_after, self.settles_after_looks
+        by_time = after is not None and self.clock() >= held.since + after
+        return by_time or (looks is not None and held.looks > looks)
+
+    def _is_purged(self, held: Held) -> bool:
+        after = self.personality.purge_after
+        over = held.state in (State.SUCCEEDED, State.FAILED)
+        return after is not None and over and self.clock() >= held.since + after
+
+    def _changing(self, done: State) -> State:
+        slow = self.settles_after is not None or self.settles_after_looks is not None
+        return State.PROGRESSING if slow or not self.settles else done
+
+    def _new_id(self, name: str) -> str:
+        if self.personality.deterministic:
+            return name
+        if self._free:
+            return self._free.pop(0)
+        self._given += 1
+        return str(1000 + self._given)
+
+    # -- what somebody else does ----------------------------------------------------------------
+
+    def remove(self, held: Held) -> None:
+        """Let a resource vanish, whoever did that."""
+        self.held.pop((held.external.role, held.external.external_id), None)
+        self.note()
+
+    def edit(self, held: Held, **fields: JsonValue) -> None:
+        """Change fields behind our back, as a person does who scales by hand."""
+        held.body = {**held.body, **fields}
+        self.note()
+
+    def note(self) -> None:
+        """Remember the state as it is now, for looks that lag."""
+        snapshot = {name: replace(held) for name, held in self.held.items()}
+        self._past.append((self.clock(), self._looks, snapshot))
+        del self._past[:-100]
+
+
+def artifact(content: str, name: str) -> Artifact:
+    """An artifact of that identity; there are no bytes behind it."""
+    data = content.encode()
+    return Artifact(digest="sha256:" + hashlib.sha256(data).hexdigest(), size=len(data), name=name)
+
+
+def throttled() -> Exception:
+    """The backend wants fewer calls."""
+    return TransientError("throttled: too many calls; asked again later")

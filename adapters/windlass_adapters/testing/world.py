@@ -1,0 +1,196 @@
+"""A whole kernel without a daemon: real store and reconciler, an adapter, our own clock.
+
+Tests declare documents, let passes run until nothing is left to do, and look at the world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from windlass.controller import STORE_RETRY
+from windlass.metrics import Metrics, ReconcileMetrics
+from windlass.reconciler import Reconciler
+from windlass.registry import Registry
+from windlass.store.base import Applied, Document, Fault, Object, Snapshot, StoreError
+from windlass.store.sqlite import SqliteStore
+from windlass.targets import Targets
+from windlass_adapters.artifacts import ArtifactStore
+from windlass_adapters.base import Adapter
+from windlass_adapters.testing.adapter import MemoryAdapter
+from windlass_adapters.testing.backend import MemoryBackend
+from windlass_adapters.testing.stepping import Cut, InlineExecutor, Killed
+from windlass_schemas import CloudEvent, Condition, Key
+
+SOURCE = "folder:/specs"
+
+
+@cache
+def _metrics() -> ReconcileMetrics:
+    """One set of numbers for all worlds: nobody reads them."""
+    return Metrics().reconcile
+
+
+@dataclass
+class World:
+    """The kernel, its backend and its time. A restart changes the kernel and nothing else."""
+
+    folder: Path
+    adapter: type[Adapter]
+    backend: MemoryBackend
+    inline: bool = False
+    """Whether the store works in this thread, so that every step is the same in every run."""
+    now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
+    revision: int = 0
+    due: dict[Key, datetime] = field(default_factory=dict)
+    passes: int = 0
+    deaths: int = 0
+    cut: Cut = field(default_factory=Cut)
+    """Where passes are killed or disturbed."""
+    checks: list[Callable[[World], Awaitable[None]]] = field(default_factory=list)
+    """Asked after every pass."""
+    store: SqliteStore = field(init=False)
+    targets: Targets = field(init=False)
+    reconciler: Reconciler = field(init=False)
+
+    @classmethod
+    async def make(
+        cls,
+        folder: Path,
+        backend: MemoryBackend | None = None,
+        adapter: type[Adapter] | None = None,
+        *,
+        inline: bool = False,
+    ) -> World:
+        """Open (or reopen) a world in a folder."""
+        backend = backend or MemoryBackend()
+        adapter = adapter or MemoryAdapter.for_backend(backend)
+        world = cls(folder, adapter, backend, inline)
+        backend.clock = lambda: world.now
+        await world._open()
+        return world
+
+    async def _open(self) -> None:
+        """Start a daemon's kernel on the state that there is. Everything is looked at once."""
+        executor = InlineExecutor() if self.inline else None
+        self.store = await SqliteStore.open(self.folder / "windlass.db", executor)
+        self.targets = Targets(
+            self.store,
+            Registry({"local": self.adapter}),
+            ArtifactStore(self.folder / "artifacts"),
+            self.folder / "targets",
+            {},
+            _metrics().backend_calls,
+        )
+        self.reconciler = Reconciler(
+            self.store, self.targets, _metrics(), lambda: self.now, lambda low, high: high
+        )
+        self.due = {object_.key: self.now for object_ in await self.store.list()}
+
+    async def close(self) -> None:
+        """Stop, as a daemon does that is told to."""
+        await self.targets.close()
+        await self.store.close()
+        self.cut.bury()
+
+    async def kill(self) -> World:
+        """The daemon dies and another one starts on the same state and backend."""
+        await self.store.close()
+        self.deaths += 1
+        await self._open()
+        return self
+
+    async def declare(
+        self, *documents: Document, faults: Iterable[Fault] = (), source: str = SOURCE
+    ) -> Applied:
+        """Take over a source's whole set as the next revision."""
+        self.revision += 1
+        snapshot = Snapshot(source, f"r{self.revision}", "ann", documents, tuple(faults))
+        applied = await self.store.apply(snapshot, self.now)
+        self.look(applied.changed)
+        return applied
+
+    def look(self, keys: Iterable[Key]) -> None:
+        """Make keys due now."""
+        for key in keys:
+            self.due[key] = self.now
+
+    async def reconcile(self, key: Key) -> None:
+        """One pass, with what the controller does after it."""
+        self.passes += 1
+        try:
+            await self._pass(key)
+        except Killed:
+            await self.kill()
+        except (StoreError, TimeoutError, asyncio.CancelledError):
+            if not self.cut.struck:
+                raise
+            self.due[key] = self.now + timedelta(seconds=STORE_RETRY)
+        for check in self.checks:
+            await check(self)
+
+    async def _pass(self, key: Key) -> None:
+        result = await self.cut.drive(self.reconciler.reconcile(key))
+        self.due.pop(key, None)
+        if result.changed:
+            self.look(await self.store.dependents(key))
+            self.look(result.wake)
+        if result.requeue_after is not None:
+            self.due[key] = self.now + timedelta(seconds=result.requeue_after)
+
+    async def next_pass(self) -> None:
+        """Go to the time when the next pass is due, and run it. Nothing is due: an hour passes."""
+        if not self.due:
+            self.now += timedelta(hours=1)
+            return
+        key = min(self.due, key=lambda k: (self.due[k], k))
+        self.now = max(self.now, self.due[key])
+        await self.reconcile(key)
+
+    def writes(self) -> int:
+        """How many rows the store has written since it was opened."""
+        return self.store.writes
+
+    async def settle(self, limit: int = 500) -> None:
+        """Run passes until none is due at this moment."""
+        for _ in range(limit):
+            due = sorted(key for key, at in self.due.items() if at <= self.now)
+            if not due:
+                return
+            await self.reconcile(due[0])
+        raise AssertionError(f"not settled after {limit} passes: {self.due}")
+
+    async def after(self, **duration: float) -> None:
+        """Let time pass, with every pass that falls due on the way."""
+        end = self.now + timedelta(**duration)
+        await self.settle()
+        while self.due and min(self.due.values()) <= end:
+            self.now = max(self.now, min(self.due.values()))
+            await self.settle()
+        self.now = end
+
+    async def get(self, text: str) -> Object:
+        """An object that must be there."""
+        found = await self.store.get(Key.parse(text))
+        assert found is not None, f"{text} is not in the store"
+        return found
+
+    async def ready(self, text: str) -> Condition:
+        """An object's condition Ready."""
+        return await self.condition(text, "Ready")
+
+    async def condition(self, text: str, type_: str) -> Condition:
+        """A condition that must be there."""
+        found = (await self.get(text)).status.condition(type_)
+        assert found is not None, f"{text} has no condition {type_}"
+        return found
+
+    async def events(self, text: str = "") -> list[CloudEvent]:
+        """All events so far, of one object or of all."""
+        found = [event for _, event in await self.store.events(0, 100_000)]
+        subject = str(Key.parse(text)) if text else ""
+        return [e for e in found if not subject or e.subject == subject]
