@@ -36,8 +36,6 @@ from windlass.store.takeover import Takeover, take_over
 from windlass_schemas import (
     CloudEvent,
     Key,
-    canonical_json,
-    dump_resource,
     key_of,
     references_of,
 )
@@ -142,7 +140,7 @@ class SqliteStore(Store):
             uid=uuid.uuid4().hex,
             source=snapshot.source,
             digest=document.digest,
-            resource=canonical_json(dump_resource(document.resource)),
+            resource=document.canonical,
             files=rows.files_json(document.files),
             revision=snapshot.revision,
             author=snapshot.author,
