@@ -21,6 +21,10 @@ install: ## make .venv from the hashed lock, as `make run` does
 test: install-dev lint ## install what the tests need and run everything
 	@$(BIN)/pytest
 
+.PHONY: test-long
+test-long: install-dev ## kill the daemon 200 times, and whatever else takes minutes
+	@$(BIN)/pytest -m long -s
+
 .PHONY: install-dev
 install-dev:
 	@tests/rig/system-packages

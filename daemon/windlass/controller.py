@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -23,6 +24,8 @@ STORE_RETRY = 5.0
 """Seconds until a write is tried again that the store did not take."""
 RELAY_INTERVAL = 5.0
 """Seconds after which the outbox is read although nothing has said that it has grown."""
+SOURCES_FIRST = 5.0
+"""Seconds at a start for which the look at everything waits for the sources' first word."""
 NOTES_INTERVAL = 2.0
 """Seconds between two looks at what sources have to tell people."""
 DEFAULT_LANE_BOUND = 8
@@ -74,6 +77,10 @@ class Controller:
         """The newest of each source."""
         self._taking = asyncio.Lock()
         """Held until what a revision changes is in the store and in the queue."""
+        self._heard: set[str] = set()
+        self._all_heard = asyncio.Event()
+        if not sources:
+            self._all_heard.set()
         self.source_errors: dict[str, str] = {}
         """By source id: why it cannot be read at the moment."""
         self.store_error = ""
@@ -84,10 +91,10 @@ class Controller:
         self._metrics.reconcile.max_concurrent.set(workers)
         self._metrics.reconcile.active_workers.set_function(lambda: self.queue.active)
         await self._part_with_others()
-        await self._enqueue_all()
         async with asyncio.TaskGroup() as group:
             feeding = [group.create_task(self._follow(source)) for source in self._sources]
             feeding.append(group.create_task(self._tell_notes()))
+            feeding.append(group.create_task(self._look_at_all()))
             working = [group.create_task(self._work()) for _ in range(workers)]
             relay = group.create_task(self._relay())
             await stop.wait()
@@ -115,8 +122,14 @@ class Controller:
                 error = "not followed by this daemon; its objects stay until windlass delete"
                 await self._store.fail_source(state.id, error, self._clock())
 
-    async def _enqueue_all(self) -> None:
-        """Everything that is declared is looked at once at a start."""
+    async def _look_at_all(self) -> None:
+        """Everything that is declared is looked at once at a start.
+
+        What is newly declared goes first: the sources get a moment to say what that is.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SOURCES_FIRST):
+                await self._all_heard.wait()
         for object_ in await self._store.list():
             self._lanes.put(object_.resource)
             self.queue.add(object_.key, Priority.RESYNC)
@@ -127,6 +140,9 @@ class Controller:
                 await self._lose(source, str(item))
             else:
                 await self._take(item)
+            self._heard.add(source.id)
+            if len(self._heard) == len(self._sources):
+                self._all_heard.set()
 
     async def _lose(self, source: Source, error: str) -> None:
         _log.error("source cannot be read; nothing is removed", source=source.id, error=error)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from windlass.plan import Blocker
-from windlass.store.base import Object, Store
+from windlass.reading import Reading
+from windlass.store.base import Object
 from windlass_schemas import BUILT_IN_TARGET, Artifact, Key, Reference, references_of
 
 
@@ -22,13 +23,13 @@ class Resolution:
     """By ``Reference.slot``; complete only without blockers."""
 
 
-async def resolve(store: Store, object_: Object) -> Resolution:
+async def resolve(reading: Reading, object_: Object) -> Resolution:
     """Look every reference up, through to the end of the chain."""
     seen: dict[Key, Object | None] = {object_.key: object_}
     blockers: list[Blocker] = []
     inputs: dict[str, Artifact] = {}
     for reference in references_of(object_.resource):
-        blocker = await _check(store, reference, seen, (object_.key,))
+        blocker = await _check(reading, reference, seen, (object_.key,))
         if blocker is not None:
             blockers.append(blocker)
             continue
@@ -46,14 +47,14 @@ async def resolve(store: Store, object_: Object) -> Resolution:
 
 
 async def _check(
-    store: Store, reference: Reference, seen: dict[Key, Object | None], path: tuple[Key, ...]
+    reading: Reading, reference: Reference, seen: dict[Key, Object | None], path: tuple[Key, ...]
 ) -> Blocker | None:
     key = reference.key
     if key in path:
         circle = " -> ".join(str(k) for k in (*path[path.index(key) :], key))
         return Blocker(key, f"these need each other: {circle}", cycle=True)
     if key not in seen:
-        seen[key] = await store.get(key)
+        seen[key] = await reading.get(key)
     found = seen[key]
     if found is None:
         if key.kind == "Target" and key.name == BUILT_IN_TARGET:
@@ -62,7 +63,7 @@ async def _check(
     if found.deleting_since is not None:
         return Blocker(key, f"{key} is being deleted")
     for further in references_of(found.resource):
-        blocker = await _check(store, further, seen, (*path, key))
+        blocker = await _check(reading, further, seen, (*path, key))
         if blocker is not None:
             return blocker if blocker.cycle else Blocker(key, f"{key} waits: {blocker.message}")
     if found.status.is_true(reference.condition, found.generation):

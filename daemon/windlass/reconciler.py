@@ -18,6 +18,7 @@ from windlass.conditions import Pass
 from windlass.metrics import ReconcileMetrics
 from windlass.outcome import Acted, Draw, Result, conclude, fail, intention
 from windlass.plan import Delete, Step, plan
+from windlass.reading import Reading
 from windlass.situations import Situations
 from windlass.store.base import Claim, ExternalRecord, Object, Outcome, RecordState, Store
 from windlass.targets import OpenTarget, Targets
@@ -86,17 +87,18 @@ class Reconciler:
         self._metrics.drift.inc(sum(r.healed[-1:] == (pass_.now,) for r in outcome.externals))
 
     async def _pass(self, claim: Claim, pass_: Pass) -> tuple[Outcome, Result]:
-        situation = await self.situations.of(claim.object)
+        reading = Reading(self.store)
+        situation = await self.situations.of(claim.object, reading)
         decided = plan(situation)
         acted = Acted()
         if decided.steps:
-            acted = await self._act(claim, decided.steps[0], pass_)
+            acted = await self._act(claim, decided.steps[0], pass_, reading)
         return conclude(situation, decided, acted, pass_, self._draw)
 
-    async def _act(self, claim: Claim, step: Step, pass_: Pass) -> Acted:
+    async def _act(self, claim: Claim, step: Step, pass_: Pass, reading: Reading) -> Acted:
         """Take one step. Whatever is killed in here, the intent is there to be looked up by."""
         owner = self.situations.owner(claim.object)
-        target = await self._targets.by_id(step.intent.target)
+        target = await self._targets.by_id(step.intent.target, reading)
         await self.store.intend(claim, step.intent, intention(claim.object, step, pass_))
         started = time.perf_counter()
         try:

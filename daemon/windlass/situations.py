@@ -8,6 +8,7 @@ from datetime import datetime
 from windlass.clock import Clock
 from windlass.dependencies import Resolution, resolve
 from windlass.plan import Dependent, Situation
+from windlass.reading import Reading
 from windlass.store.base import ExternalRecord, Object, RecordState, Store
 from windlass.targets import OpenTarget, Targets
 from windlass_adapters.base import (
@@ -39,13 +40,14 @@ class Situations:
         """The tag that everything of this object carries."""
         return Owner(self._store.install, object_.uid, object_.key)
 
-    async def of(self, object_: Object) -> Situation:
+    async def of(self, object_: Object, reading: Reading | None = None) -> Situation:
         """Everything that a plan needs. Reads only. Raises AdapterError when there is no target."""
+        reading = reading or Reading(self._store)
         now = self._clock()
         deleting = object_.deleting_since is not None
-        resolution = Resolution((), {}) if deleting else await resolve(self._store, object_)
+        resolution = Resolution((), {}) if deleting else await resolve(reading, object_)
         try:
-            target = await self._targets.of(object_)
+            target = await self._targets.of(object_, reading)
         except AdapterError:
             if deleting:
                 return await self._parting(object_, now)
@@ -60,7 +62,7 @@ class Situations:
             object=object_,
             target=target.id,
             wanted=wanted,
-            observed=await self._observe(object_),
+            observed=await self._observe(object_, reading),
             capabilities=target.capabilities,
             now=now,
             blockers=resolution.blockers,
@@ -92,7 +94,9 @@ class Situations:
             found += [o for o in known if _holds_on(o, target)]
         return tuple(Dependent(o.key, o.deleting_since is not None) for o in found if o is not None)
 
-    async def _observe(self, object_: Object) -> dict[tuple[str, str, str], Observation]:
+    async def _observe(
+        self, object_: Object, reading: Reading
+    ) -> dict[tuple[str, str, str], Observation]:
         """An answer for each record; finished runs are not asked for unless they are to go."""
         observed: dict[tuple[str, str, str], Observation] = {}
         by_target: dict[str, list[ExternalRecord]] = {}
@@ -102,7 +106,7 @@ class Situations:
             else:
                 by_target.setdefault(record.target, []).append(record)
         for id_, records in by_target.items():
-            observed |= await self._observe_target(object_, id_, records)
+            observed |= await self._observe_target(object_, id_, records, reading)
         return observed
 
     async def _is_undeclared(self, id_: str) -> bool:
@@ -110,11 +114,11 @@ class Situations:
         return await self._store.get(Key.parse(f"Target/{id_}")) is None
 
     async def _observe_target(
-        self, object_: Object, id_: str, records: Sequence[ExternalRecord]
+        self, object_: Object, id_: str, records: Sequence[ExternalRecord], reading: Reading
     ) -> dict[tuple[str, str, str], Observation]:
         owner = self.owner(object_)
         try:
-            target = await self._targets.by_id(id_)
+            target = await self._targets.by_id(id_, reading)
         except AdapterError as error:
             gone = await self._is_undeclared(id_)
             return {

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from windlass.checks import BUILT_IN_ADAPTER
 from windlass.observer import Observer
+from windlass.reading import Reading
 from windlass.registry import Registry, check_fields
 from windlass.store.base import Object, Store
 from windlass_adapters.artifacts import ArtifactStore
@@ -132,23 +133,24 @@ class Targets:
         self._open: dict[str, OpenTarget] = {}
         self._opening = asyncio.Lock()
 
-    async def of(self, object_: Object) -> OpenTarget:
+    async def of(self, object_: Object, reading: Reading | None = None) -> OpenTarget:
         """The target that an object names; a Target object names itself."""
         resource = object_.resource
         if isinstance(resource, Target):
-            return await self.named(resource.metadata.namespace, resource.metadata.name)
-        return await self.named(resource.metadata.namespace, resource.spec.target)
+            return await self.named(resource.metadata.namespace, resource.metadata.name, reading)
+        return await self.named(resource.metadata.namespace, resource.spec.target, reading)
 
-    async def named(self, namespace: str, name: str) -> OpenTarget:
-        """The target of that name, as a spec in that namespace sees it.
+    async def named(self, namespace: str, name: str, reading: Reading | None = None) -> OpenTarget:
+        """The target of that name, as a spec in that namespace sees it, read by ``reading``.
 
         Raises TerminalError when it is not declared, or its adapter is missing or refuses its
         parameters.
         """
-        declared = await self._store.get(Key("Target", namespace, name))
+        reading = reading or Reading(self._store)
+        declared = await reading.get(Key("Target", namespace, name))
         if declared is None and name == BUILT_IN_TARGET:
             namespace = DEFAULT_NAMESPACE
-            declared = await self._store.get(Key("Target", namespace, name))
+            declared = await reading.get(Key("Target", namespace, name))
         if declared is not None:
             assert isinstance(declared.resource, Target)
             spec = declared.resource.spec
@@ -160,10 +162,10 @@ class Targets:
             reason=Reason.DEPENDENCY_NOT_READY,
         )
 
-    async def by_id(self, id_: str) -> OpenTarget:
+    async def by_id(self, id_: str, reading: Reading | None = None) -> OpenTarget:
         """The target that a record of ours names."""
         namespace, _, name = id_.partition("/")
-        return await self.named(namespace, name)
+        return await self.named(namespace, name, reading)
 
     def capabilities(self, id_: str) -> Capabilities | None:
         """Of a target that is open already."""

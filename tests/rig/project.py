@@ -286,11 +286,17 @@ class Caller:
 
 
 class Hammer:
-    """A caller that never pauses: ``with Hammer(...) as hammer: ...`` then look at what it saw."""
+    """A caller that never ends: ``with Hammer(...) as hammer: ...`` then look at what it saw.
 
-    def __init__(self, project: Project, model: str, body: str, output: str) -> None:
+    It asks again at once, or after ``pause`` seconds.
+    """
+
+    def __init__(
+        self, project: Project, model: str, body: str, output: str, pause: float = 0.0
+    ) -> None:
         self._caller = Caller(project, model, body)
         self._output = output
+        self._pause = pause
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.answers: list[tuple[float, ...]] = []
@@ -299,7 +305,7 @@ class Hammer:
         self.failures: list[str] = []
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while not self._stop.wait(self._pause):
             self.requests += 1
             try:
                 answer = self._caller.call()[self._output]

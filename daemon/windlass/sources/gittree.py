@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -18,6 +19,8 @@ from windlass.sources.tree import MAX_FILES, Entry, EntryKind, Tree, UnreadableE
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+_AHEAD = 200
+"""Objects asked for ahead: few enough that the questions fit into a pipe."""
 _KINDS = {b"100": EntryKind.FILE, b"120": EntryKind.SYMLINK, b"160": EntryKind.SUBMODULE}
 
 
@@ -73,6 +76,9 @@ class GitTree(Tree):
                 return self._entries[path]
         return None
 
+    def expect(self, entries: Sequence[Entry]) -> None:
+        self._blobs.expect([entry.identity for entry in entries])
+
     @contextmanager
     def open(self, entry: Entry) -> Iterator[BufferedReader]:
         with self._blobs.open(entry.identity) as stream:
@@ -100,14 +106,20 @@ class Blobs:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._lock = threading.Lock()
+        self._expected: deque[str] = deque()
+        self._asked: deque[str] = deque()
+        """Objects that git has been asked for and nobody has read yet."""
+
+    def expect(self, names: Iterable[str]) -> None:
+        """These will be opened next, in this order: git is asked for many at once."""
+        self._expected = deque(names)
 
     @contextmanager
     def open(self, name: str) -> Iterator[BufferedReader]:
         """The content of an object. Raises UnreadableError, SourceUnavailableError."""
         source, sink = self._pipes()
         try:
-            sink.write(name.encode() + b"\n")
-            sink.flush()
+            self._ask(name, source, sink)
             header = source.readline().split()
         except (OSError, ValueError) as error:
             raise self._broken() from error
@@ -124,6 +136,25 @@ class Blobs:
             whole = raw.drain() == 0 and source.read(1) == b"\n"
         if not whole:
             raise self._broken()
+
+    def _ask(self, name: str, source: IO[bytes], sink: IO[bytes]) -> None:
+        """Ask for an object, and ahead for those that come after it."""
+        if self._asked and self._asked[0] == name:
+            self._asked.popleft()
+            return
+        for _ in range(len(self._asked)):  # somebody changed the order
+            self._asked.popleft()
+            header = source.readline().split()
+            if len(header) == 3:
+                _Slice(source, int(header[2]) + 1).drain()
+        names = [name]
+        if self._expected and self._expected[0] == name:
+            self._expected.popleft()
+            ahead = range(min(_AHEAD, len(self._expected)))
+            names += [self._expected.popleft() for _ in ahead]
+        self._asked.extend(names[1:])
+        sink.write("".join(f"{each}\n" for each in names).encode())
+        sink.flush()
 
     def close(self) -> None:
         """End the process."""

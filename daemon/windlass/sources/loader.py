@@ -192,11 +192,12 @@ class Loader:
         reads: dict[str, _Read] = {}
         faults: list[Fault] = []
         notes: list[str] = []
+        tree.expect([e for e in survey.entries if _is_readable(e) and self._known(e) is None])
         for entry in survey.entries:
             is_spec = entry.path.endswith(SUFFIXES)
             if is_odd_name(entry.path):
                 faults.append(Fault(readable_name(entry.path), 1, 1, "", f"a file {ODD_NAME}"))
-            elif entry.kind is EntryKind.FILE and is_spec:
+            elif _is_readable(entry):
                 try:
                     reads[entry.path] = self._read(tree, entry)
                 except UnreadableError as error:
@@ -208,9 +209,10 @@ class Loader:
         return reads, faults, notes
 
     def _read(self, tree: Tree, entry: Entry) -> _Read:
+        unchanged = self._known(entry)
+        if unchanged is not None:
+            return unchanged
         known = self._memory.get(entry.path)
-        if known is not None and known.entry.settled and known.entry.identity == entry.identity:
-            return known
         with tree.open(entry) as stream:
             data = stream.read(MAX_FILE + 1)
         content = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -218,6 +220,12 @@ class Loader:
             return replace(known, entry=entry)
         self.parses += 1
         return _Read(entry, content, read_spec_file(data, entry.path))
+
+    def _known(self, entry: Entry) -> _Read | None:
+        """What was read of that very content before."""
+        known = self._memory.get(entry.path)
+        same = known is not None and known.entry.identity == entry.identity
+        return known if same and known is not None and known.entry.settled else None
 
     def _document(self, spec: Spec, files: Mapping[str, Artifact]) -> Document:
         known = self._documents.get(spec.key)
@@ -243,6 +251,11 @@ class Loader:
             if not wrong:
                 good.append((spec, document))
         return good, faults
+
+
+def _is_readable(entry: Entry) -> bool:
+    is_spec = entry.path.endswith(SUFFIXES)
+    return is_spec and entry.kind is EntryKind.FILE and not is_odd_name(entry.path)
 
 
 def _not_a_file(entry: Entry) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -78,6 +78,10 @@ class Tree(Protocol):
     @abstractmethod
     def find(self, path: str) -> Entry | None:
         """What lies at a path; the symlink or file on the way there, if that ends the way."""
+
+    def expect(self, entries: Sequence[Entry]) -> None:
+        """A hint: these will be opened next, in this order."""
+        return
 
     @abstractmethod
     def open(self, entry: Entry) -> AbstractContextManager[BufferedReader]:

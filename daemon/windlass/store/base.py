@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Protocol
 
 from windlass_adapters.base import External, Wanted
@@ -24,6 +25,8 @@ from windlass_schemas import (
     Resource,
     Signature,
     Status,
+    canonical_json,
+    dump_resource,
 )
 
 
@@ -50,6 +53,11 @@ class Document:
     path: str
     """Path inside the source, for messages."""
     line: int
+
+    @cached_property
+    def canonical(self) -> str:
+        """The resource as canonical JSON. Made once: a document lives on in the next snapshots."""
+        return canonical_json(dump_resource(self.resource))
 
 
 @dataclass(frozen=True)

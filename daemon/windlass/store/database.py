@@ -1,16 +1,20 @@
 """A SQLite file with one thread of its own, in which whole transactions run.
 
 WAL with synchronous=FULL: what has returned survives a power cut. A cancelled caller leaves its
-transaction whole: done, or not begun.
+transaction whole: done, or not begun. Writes that wait at the same time are committed together,
+each in a savepoint: they share the one slow thing, the disk's word that it has them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -30,6 +34,8 @@ class Database:
         self._thread = thread
         self._sql = load_queries("queries.sql")
         self._closed = False
+        self._waiting: list[_Write] = []
+        self._guard = threading.Lock()
 
     @classmethod
     async def open(cls, file: Path, thread: Executor | None = None) -> Database:
@@ -61,20 +67,61 @@ class Database:
         try:
             return await loop.run_in_executor(self._thread, lambda: work(*args, **kwargs))
         except sqlite3.OperationalError as error:
-            raise StoreError(
-                f"the database did not take the write ({error}); make room on the disk"
-            ) from error
+            raise _refusal(error) from error
+
+    async def write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one transaction, in one commit with those that wait now. Raises StoreError.
+
+        ``work`` uses ``transaction``. Whether it succeeds has nothing to do with the others; that
+        the disk takes the commit has.
+        """
+        future: Future[T] = Future()
+
+        def attempt() -> Callable[[], None]:
+            try:
+                result = work(*args, **kwargs)
+            except BaseException as error:  # given to whoever waits for it
+                return partial(future.set_exception, error)
+            return partial(future.set_result, result)
+
+        with self._guard:
+            self._waiting.append(_Write(attempt, future.set_exception))
+            first = len(self._waiting) == 1
+        if first:
+            self._thread.submit(self._write_waiting)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(future))
+        except sqlite3.OperationalError as error:
+            raise _refusal(error) from error
+
+    def _write_waiting(self) -> None:
+        """One commit for all that wait. Nobody hears of a success before the disk has it."""
+        with self._guard:
+            waiting, self._waiting = self._waiting, []
+        answers: list[Callable[[], None]] = []
+        try:
+            with self.transaction():
+                for write in waiting:
+                    answers.append(write.attempt())
+                    if not self.connection.in_transaction:
+                        raise sqlite3.OperationalError("the disk is full or failed")  # noqa: TRY301
+        except BaseException as error:
+            answers = [partial(write.fail, error) for write in waiting]
+        for answer in answers:
+            answer()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        self.connection.execute("BEGIN IMMEDIATE")
+        """All or nothing; inside another transaction, a part of it that is all or nothing."""
+        inner = self.connection.in_transaction
+        self.connection.execute("SAVEPOINT part" if inner else "BEGIN IMMEDIATE")
         try:
             yield
+            self.connection.execute("RELEASE part" if inner else "COMMIT")
         except BaseException:
             if self.connection.in_transaction:  # a full disk has rolled back already
-                self.connection.execute("ROLLBACK")
+                self.connection.execute("ROLLBACK TO part" if inner else "ROLLBACK")
             raise
-        self.connection.execute("COMMIT")
 
     def all(self, statement: str, /, **values: Value) -> list[sqlite3.Row]:
         return self.connection.execute(self._sql[statement], values).fetchall()
@@ -89,6 +136,19 @@ class Database:
             self._closed = True
             await self.run(self.connection.close)
             self._thread.shutdown(wait=False)
+
+
+@dataclass(frozen=True)
+class _Write:
+    """A transaction that waits for its turn."""
+
+    attempt: Callable[[], Callable[[], None]]
+    """Do it inside the open transaction; the answer for whoever waits, to give after the commit."""
+    fail: Callable[[BaseException], None]
+
+
+def _refusal(error: sqlite3.Error) -> StoreError:
+    return StoreError(f"the database did not take the write ({error}); make room on the disk")
 
 
 def _connect(file: Path) -> sqlite3.Connection:

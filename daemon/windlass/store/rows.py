@@ -53,19 +53,17 @@ def _resource(document: str) -> Resource:
 
 def declared_of(row: Row) -> Declared:
     """A desired row, as far as a takeover needs it."""
-    document = text(row, "resource")
-    policy = json.loads(document).get("policy", {})
+    faults = text(row, "faults")
     return Declared(
         key=Key.parse(text(row, "key")),
         source=text(row, "source"),
         digest=text(row, "digest"),
-        resource=document,
-        prune_policy=policy.get("prune", "auto"),
+        resource=text(row, "resource"),
         path=text(row, "path"),
         line=number(row, "line"),
         deleting=row["deleting_since"] is not None,
         prune=text(row, "prune"),
-        faults=_LINES.validate_json(text(row, "faults")),
+        faults=_LINES.validate_json(faults) if faults != "[]" else (),
         conflict=text(row, "conflict"),
     )
 

@@ -36,8 +36,6 @@ from windlass.store.takeover import Takeover, take_over
 from windlass_schemas import (
     CloudEvent,
     Key,
-    canonical_json,
-    dump_resource,
     key_of,
     references_of,
 )
@@ -142,7 +140,7 @@ class SqliteStore(Store):
             uid=uuid.uuid4().hex,
             source=snapshot.source,
             digest=document.digest,
-            resource=canonical_json(dump_resource(document.resource)),
+            resource=document.canonical,
             files=rows.files_json(document.files),
             revision=snapshot.revision,
             author=snapshot.author,
@@ -189,7 +187,7 @@ class SqliteStore(Store):
         return None if found is None else Claim(found, self._token)
 
     async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry | None) -> None:
-        await self._db.run(self._intend, claim, record, entry)
+        await self._db.write(self._intend, claim, record, entry)
 
     def _intend(self, claim: Claim, record: ExternalRecord, entry: Entry | None) -> None:
         with self._db.transaction():
@@ -205,7 +203,7 @@ class SqliteStore(Store):
             outcome.externals or outcome.events or outcome.history or outcome.finalized
         ):
             return
-        await self._db.run(self._commit, claim, outcome)
+        await self._db.write(self._commit, claim, outcome)
 
     def _commit(self, claim: Claim, outcome: Outcome) -> None:
         uid = claim.object.uid
@@ -320,7 +318,7 @@ class SqliteStore(Store):
         return [(row["position"], rows.event_of(row["event"])) for row in found]
 
     async def published(self, positions: Sequence[int], now: datetime) -> None:
-        await self._db.run(self._published, positions, rows.time_text(now))
+        await self._db.write(self._published, positions, rows.time_text(now))
 
     def _published(self, positions: Sequence[int], now: str) -> None:
         with self._db.transaction():

@@ -8,11 +8,12 @@ objects, or all of them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from windlass.store.base import Document, Snapshot
-from windlass_schemas import Key, canonical_json, dump_resource, key_of
+from windlass_schemas import Key, key_of
 
 BREAKER_COUNT = 5
 BREAKER_SHARE = 0.2
@@ -27,13 +28,18 @@ class Declared:
     digest: str
     resource: str
     """Canonical JSON."""
-    prune_policy: str
     path: str
     line: int
     deleting: bool
     prune: str
     faults: tuple[str, ...]
     conflict: str
+
+    @property
+    def prune_policy(self) -> str:
+        """Asked of the few whose document has vanished."""
+        policy: str = json.loads(self.resource).get("policy", {}).get("prune", "auto")
+        return policy
 
 
 @dataclass
@@ -97,7 +103,7 @@ def _take_document(result: Takeover, row: Declared | None, document: Document, s
         row.deleting
         or row.prune
         or (row.path, row.line) != (document.path, document.line)
-        or row.resource != canonical_json(dump_resource(document.resource))
+        or row.resource != document.canonical
     ):
         result.redeclare.append(document)
 

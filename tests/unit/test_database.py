@@ -1,0 +1,78 @@
+"""Writes that wait together share a commit, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from windlass.store.base import StoreError
+from windlass.store.database import Database
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    found = await Database.open(tmp_path / "windlass.db")
+    yield found
+    await found.close()
+
+
+def put(database: Database, key: str, value: str = "x") -> str:
+    """A transaction of one row."""
+    with database.transaction():
+        database.one("put_meta", key=key, value=value)
+    return key
+
+
+def keys(database: Database) -> list[str]:
+    return [row["key"] for row in database.connection.execute("SELECT key FROM meta ORDER BY key")]
+
+
+async def test_writes_that_wait_together_are_all_there_afterwards(database: Database) -> None:
+    """Each caller gets its own result."""
+    names = [f"k{i}" for i in range(50)]
+    assert await asyncio.gather(*(database.write(put, database, n) for n in names)) == names
+    assert await database.run(keys, database) == sorted(names)
+
+
+async def test_a_write_that_fails_takes_nothing_of_the_others_along(database: Database) -> None:
+    """What it had written itself is undone; the ones before and after it stand."""
+
+    def half() -> None:
+        with database.transaction():
+            database.one("put_meta", key="half", value="x")
+            raise StoreError("no")
+
+    done = await asyncio.gather(
+        database.write(put, database, "before"),
+        database.write(half),
+        database.write(put, database, "after"),
+        return_exceptions=True,
+    )
+    assert done[0] == "before"
+    assert str(done[1]) == "no"
+    assert done[2] == "after"
+    assert await database.run(keys, database) == ["after", "before"]
+
+
+async def test_nobody_hears_of_a_success_that_the_disk_did_not_take(database: Database) -> None:
+    """A disk that fills up in the middle fails all that shared the commit; later writes work."""
+    await database.run(database.connection.execute, "PRAGMA max_page_count = 40")
+    writes = [database.write(put, database, f"k{i}", "x" * 9000) for i in range(40)]
+    done = await asyncio.gather(*writes, return_exceptions=True)
+    told = [str(each) for each in done if isinstance(each, str)]
+    assert any(isinstance(each, StoreError) for each in done)
+    assert await database.run(keys, database) == sorted(told)
+    await database.run(database.connection.execute, "PRAGMA max_page_count = 10000")
+    assert await database.write(put, database, "later") == "later"
+
+
+async def test_a_caller_that_gives_up_leaves_its_transaction_whole(database: Database) -> None:
+    """Done or not begun, and the next one is not disturbed."""
+    given_up = asyncio.ensure_future(database.write(put, database, "a"))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    assert await database.write(put, database, "b") == "b"
+    assert await database.run(keys, database) == ["a", "b"]
