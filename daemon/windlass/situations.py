@@ -50,7 +50,7 @@ class Situations:
             target = await self._targets.of(object_, reading)
         except AdapterError:
             if deleting:
-                return await self._parting(object_, now)
+                return await self._parting(object_, reading, now)
             if not resolution.blockers:
                 raise
             return _without_target(object_, resolution, now)
@@ -71,7 +71,7 @@ class Situations:
             diff=target.adapter.diff,
         )
 
-    async def _parting(self, object_: Object, now: datetime) -> Situation:
+    async def _parting(self, object_: Object, reading: Reading, now: datetime) -> Situation:
         """It is going and its target cannot be opened: what it holds elsewhere can be asked for."""
         known = [self._targets.capabilities(record.target) for record in object_.externals]
         slowest = max((c for c in known if c), key=lambda c: c.soak, default=Capabilities())
@@ -79,7 +79,7 @@ class Situations:
             object=object_,
             target="",
             wanted=(),
-            observed=await self._observe(object_),
+            observed=await self._observe(object_, reading),
             capabilities=slowest,
             now=now,
             dependents=await self._dependents(object_),

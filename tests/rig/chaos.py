@@ -138,8 +138,8 @@ class ChaosWorld(World):
         for key in applied.changed:
             self.look([key, *await self.store.dependents(key)])
 
-    async def reconcile(self, key: Key) -> Result:
-        return await self._finish(key, self.reconciler.reconcile(key))
+    async def reconcile(self, key: Key) -> None:
+        await self._finish(key, self.reconciler.reconcile(key))
 
     async def _finish(self, key: Key, pass_: Awaitable[Result]) -> Result:
         """A pass, and what the controller does after it; what the store refuses comes again."""
