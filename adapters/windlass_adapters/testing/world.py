@@ -5,44 +5,58 @@ Tests declare documents, let passes run until nothing is left to do, and look at
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Self
 
-from windlass.metrics import Metrics
-from windlass.outcome import Result
+from windlass.controller import STORE_RETRY
+from windlass.metrics import Metrics, ReconcileMetrics
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
-from windlass.store.base import Applied, Document, Fault, Object, Snapshot
+from windlass.store.base import Applied, Document, Fault, Object, Snapshot, StoreError
 from windlass.store.sqlite import SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
-from windlass_adapters.base import Adapter
+from windlass_adapters.base import Adapter, State
 from windlass_adapters.testing.adapter import MemoryAdapter
 from windlass_adapters.testing.backend import MemoryBackend
+from windlass_adapters.testing.stepping import Cut, InlineExecutor, Killed
 from windlass_schemas import CloudEvent, Condition, Key
 
 SOURCE = "folder:/specs"
 
 
+@cache
+def _metrics() -> ReconcileMetrics:
+    """One set of numbers for all worlds: nobody reads them."""
+    return Metrics().reconcile
+
+
 @dataclass
 class World:
-    """The kernel, its backend and its time."""
+    """The kernel, its backend and its time. A restart changes the kernel and nothing else."""
 
     folder: Path
-    store: SqliteStore
-    reconciler: Reconciler
-    targets: Targets
+    adapter: type[Adapter]
     backend: MemoryBackend
+    inline: bool = False
+    """Whether the store works in this thread, so that every step is the same in every run."""
     now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
     revision: int = 0
     due: dict[Key, datetime] = field(default_factory=dict)
     passes: int = 0
-    adapter: type[Adapter] | None = None
+    deaths: int = 0
+    cut: Cut = field(default_factory=Cut)
+    """Where passes are killed or disturbed."""
     checks: list[Callable[[World], Awaitable[None]]] = field(default_factory=list)
     """Asked after every pass."""
+    store: SqliteStore = field(init=False)
+    targets: Targets = field(init=False)
+    reconciler: Reconciler = field(init=False)
 
     @classmethod
     async def make(
@@ -50,25 +64,46 @@ class World:
         folder: Path,
         backend: MemoryBackend | None = None,
         adapter: type[Adapter] | None = None,
+        *,
+        inline: bool = False,
     ) -> Self:
         """Open (or reopen) a world in a folder."""
         backend = backend or MemoryBackend()
-        store = await SqliteStore.open(folder / "windlass.db")
         adapter = adapter or MemoryAdapter.for_backend(backend)
-        registry = Registry({"local": adapter})
-        artifacts = ArtifactStore(folder / "artifacts")
-        targets = Targets(
-            store, registry, artifacts, folder / "targets", {}, Metrics().reconcile.backend_calls
-        )
-        world = cls(folder, store, Reconciler.__new__(Reconciler), targets, backend)
-        world.adapter = adapter
+        world = cls(folder, adapter, backend, inline)
         backend.clock = lambda: world.now
-        world.reconciler = Reconciler(
-            store, targets, Metrics().reconcile, lambda: world.now, lambda low, high: high
-        )
-        for object_ in await store.list():
-            world.due[object_.key] = world.now
+        await world._open()
         return world
+
+    async def _open(self) -> None:
+        """Start a daemon's kernel on the state that there is. Everything is looked at once."""
+        executor = InlineExecutor() if self.inline else None
+        self.store = await SqliteStore.open(self.folder / "windlass.db", executor)
+        self.targets = Targets(
+            self.store,
+            Registry({"local": self.adapter}),
+            ArtifactStore(self.folder / "artifacts"),
+            self.folder / "targets",
+            {},
+            _metrics().backend_calls,
+        )
+        self.reconciler = Reconciler(
+            self.store, self.targets, _metrics(), lambda: self.now, lambda low, high: high
+        )
+        self.due = {object_.key: self.now for object_ in await self.store.list()}
+
+    async def close(self) -> None:
+        """Stop, as a daemon does that is told to."""
+        await self.targets.close()
+        await self.store.close()
+        self.cut.bury()
+
+    async def kill(self) -> World:
+        """The daemon dies and another one starts on the same state and backend."""
+        await self.store.close()
+        self.deaths += 1
+        await self._open()
+        return self
 
     async def declare(
         self, *documents: Document, faults: Iterable[Fault] = (), source: str = SOURCE
@@ -85,19 +120,28 @@ class World:
         for key in keys:
             self.due[key] = self.now
 
-    async def reconcile(self, key: Key) -> Result:
+    async def reconcile(self, key: Key) -> None:
         """One pass, with what the controller does after it."""
         self.passes += 1
-        result = await self.reconciler.reconcile(key)
+        try:
+            await self._pass(key)
+        except Killed:
+            await self.kill()
+        except (StoreError, TimeoutError, asyncio.CancelledError):
+            if not self.cut.struck:
+                raise
+            self.due[key] = self.now + timedelta(seconds=STORE_RETRY)
+        for check in self.checks:
+            await check(self)
+
+    async def _pass(self, key: Key) -> None:
+        result = await self.cut.drive(self.reconciler.reconcile(key))
         self.due.pop(key, None)
         if result.changed:
             self.look(await self.store.dependents(key))
             self.look(result.wake)
         if result.requeue_after is not None:
             self.due[key] = self.now + timedelta(seconds=result.requeue_after)
-        for check in self.checks:
-            await check(self)
-        return result
 
     async def next_pass(self) -> None:
         """Go to the time when the next pass is due, and run it. Nothing is due: an hour passes."""
@@ -107,6 +151,43 @@ class World:
         key = min(self.due, key=lambda k: (self.due[k], k))
         self.now = max(self.now, self.due[key])
         await self.reconcile(key)
+
+    async def until(
+        self, holds: Callable[[], Awaitable[bool]], limit: timedelta = timedelta(hours=2)
+    ) -> None:
+        """Run one pass after the other until something holds. Bounded in the world's time."""
+        end = self.now + limit
+        while not await holds():
+            if self.now > end:
+                found = [(str(o.key), o.status.condition("Ready")) for o in await self.store.list()]
+                raise AssertionError(f"it did not come to that within {limit}: {found}")
+            await self.next_pass()
+
+    async def until_ready(self, *texts: str) -> None:
+        """Run passes until these are Ready at their newest generation."""
+
+        async def ready() -> bool:
+            found = [await self.store.get(Key.parse(text)) for text in texts]
+            return all(o is not None and o.status.is_true("Ready", o.generation) for o in found)
+
+        await self.until(ready)
+
+    async def until_gone(self, text: str) -> None:
+        """Run passes until the object is in the store no more."""
+
+        async def gone() -> bool:
+            return await self.store.get(Key.parse(text)) is None
+
+        await self.until(gone)
+
+    async def until_running(self, count: int = 1) -> None:
+        """Run passes until that many runs are under way."""
+
+        async def running() -> bool:
+            runs = [h for h in self.backend.all("run") if h.state is State.PROGRESSING]
+            return len(runs) == count
+
+        await self.until(running)
 
     def writes(self) -> int:
         """How many rows the store has written since it was opened."""
@@ -151,15 +232,3 @@ class World:
         found = [event for _, event in await self.store.events(0, 100_000)]
         subject = str(Key.parse(text)) if text else ""
         return [e for e in found if not subject or e.subject == subject]
-
-    async def kill(self) -> World:
-        """The daemon dies and another one starts on the same state and backend."""
-        await self.store.close()
-        return await self.successor()
-
-    async def successor(self) -> World:
-        """Another daemon opens the same state, whatever this one still does."""
-        world = await World.make(self.folder, self.backend, self.adapter)
-        world.now, world.revision, world.checks = self.now, self.revision, self.checks
-        world.look(world.due)
-        return world

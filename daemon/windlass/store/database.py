@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -25,19 +25,20 @@ Value = str | int | None
 class Database:
     """The connection, its thread, and the named statements."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, connection: sqlite3.Connection, thread: Executor) -> None:
         self.connection = connection
         self._thread = thread
         self._sql = load_queries("queries.sql")
         self._closed = False
 
     @classmethod
-    async def open(cls, file: Path) -> Database:
+    async def open(cls, file: Path, thread: Executor | None = None) -> Database:
         """Open or make the file, and bring its schema up to date.
 
+        ``thread`` runs the work, one piece at a time; without it, a thread of its own does.
         Raises StoreError for a file that cannot be written, is damaged, or is of a newer version.
         """
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        thread = thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         loop = asyncio.get_running_loop()
         try:
             connection = await loop.run_in_executor(thread, _connect, file)

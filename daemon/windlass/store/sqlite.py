@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,9 +55,9 @@ class SqliteStore(Store):
         self._token = 0
 
     @classmethod
-    async def open(cls, file: Path) -> SqliteStore:
-        """Open or make the file. Raises StoreError as ``Database.open`` does."""
-        store = cls(await Database.open(file))
+    async def open(cls, file: Path, thread: Executor | None = None) -> SqliteStore:
+        """Open or make the file. Arguments and StoreError are as for ``Database.open``."""
+        store = cls(await Database.open(file, thread))
         try:
             await store._db.run(store._start)
         except BaseException:
