@@ -19,7 +19,15 @@ from windlass.metrics import ReconcileMetrics
 from windlass.outcome import Acted, Draw, Result, conclude, fail, intention
 from windlass.plan import Delete, Step, plan
 from windlass.situations import Situations
-from windlass.store.base import Claim, ExternalRecord, Object, Outcome, RecordState, Store
+from windlass.store.base import (
+    Claim,
+    ExternalRecord,
+    Object,
+    Outcome,
+    RecordState,
+    Store,
+    StoreError,
+)
 from windlass.targets import OpenTarget, Targets
 from windlass_adapters.base import AdapterError, Create, Found, Owner, TransientError
 from windlass_schemas import Key, Reason
@@ -46,7 +54,7 @@ class Reconciler:
         self.situations = Situations(store, targets, clock)
 
     async def reconcile(self, key: Key) -> Result:
-        """One pass. Raises StoreError when its outcome could not be written."""
+        """One pass. Raises StoreError when its intent or its outcome could not be written."""
         claim = await self.store.claim(key)
         if claim is None:
             return Result(None)
@@ -56,6 +64,8 @@ class Reconciler:
             outcome, result = await self._pass(claim, pass_)
         except AdapterError as error:
             outcome, result = fail(claim.object, error, pass_, self._draw)
+        except StoreError:  # the claim is lost, or the disk is full: nothing was done
+            raise
         except Exception as error:  # the one broad except: a fault of ours stops one object only
             _log.exception("pass failed unexpectedly", key=str(key), pass_id=pass_.id)
             unexpected = TransientError(
