@@ -20,7 +20,15 @@ from windlass.outcome import Acted, Draw, Result, conclude, fail, intention
 from windlass.plan import Delete, Step, plan
 from windlass.reading import Reading
 from windlass.situations import Situations
-from windlass.store.base import Claim, ExternalRecord, Object, Outcome, RecordState, Store
+from windlass.store.base import (
+    Claim,
+    ExternalRecord,
+    LeaseLostError,
+    Object,
+    Outcome,
+    RecordState,
+    Store,
+)
 from windlass.targets import OpenTarget, Targets
 from windlass_adapters.base import AdapterError, Create, Found, Owner, TransientError
 from windlass_schemas import Key, Reason
@@ -47,7 +55,10 @@ class Reconciler:
         self.situations = Situations(store, targets, clock)
 
     async def reconcile(self, key: Key) -> Result:
-        """One pass. Raises StoreError when its outcome could not be written."""
+        """One pass. Raises StoreError when its outcome could not be written.
+
+        LeaseLostError, which is one, may come before anything was done.
+        """
         claim = await self.store.claim(key)
         if claim is None:
             return Result(None)
@@ -57,6 +68,8 @@ class Reconciler:
             outcome, result = await self._pass(claim, pass_)
         except AdapterError as error:
             outcome, result = fail(claim.object, error, pass_, self._draw)
+        except LeaseLostError:  # somebody else has the object now, and nothing was done
+            raise
         except Exception as error:  # the one broad except: a fault of ours stops one object only
             _log.exception("pass failed unexpectedly", key=str(key), pass_id=pass_.id)
             unexpected = TransientError(

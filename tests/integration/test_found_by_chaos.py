@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from rig.chaos import ChaosBackend, ChaosWorld, running
+from rig.interrupt import Interrupted
 from rig.world import SOURCE, deployment, document, job, model
-from windlass.store.base import Document, Snapshot
+from windlass.store.base import Document, LeaseLostError, Snapshot
 from windlass_adapters.testing import SERVER_CHOSEN, SLURM_LIKE
 from windlass_schemas import Key
 
@@ -199,3 +202,19 @@ async def test_ready_waits_for_the_update_when_an_older_state_looks_right(
         if found.status.is_true("Ready", found.generation):
             break
     assert world.backend.named("server").body["model"] == "wine"
+
+
+@pytest.mark.parametrize("at", range(5))
+async def test_a_pass_that_has_lost_its_claim_before_it_acts_is_no_fault_of_ours(
+    world: ChaosWorld, at: int
+) -> None:
+    """Another one was quicker: the pass ends with just that, and no traceback is logged."""
+    await publish(world, job())
+
+    async def be_quicker() -> None:
+        await world.reconciler.reconcile(JOB)
+
+    with capture_logs() as logs, suppress(LeaseLostError):
+        await Interrupted(world.reconciler.reconcile(JOB), at, be_quicker)
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == []
+    assert len(world.backend.held) == 1

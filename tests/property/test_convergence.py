@@ -34,7 +34,6 @@ from hypothesis.stateful import (
 
 from rig.chaos import SOAK, ChaosBackend, ChaosWorld, die, running
 from rig.declared import JOBS, KEYS, SOURCES, TARGET, Declared, Variant, document
-from rig.interrupt import Killed
 from rig.truth import Watch, check_converged
 from windlass.store.base import (
     Approve,
@@ -55,6 +54,7 @@ from windlass_adapters.base import (
     WaitingError,
 )
 from windlass_adapters.testing import DETERMINISTIC, PERSONALITIES
+from windlass_adapters.testing.stepping import Killed
 from windlass_schemas import Key, Reason
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-from rig.interrupt import Interrupted, Killed
+from rig.interrupt import Interrupted
 from windlass.outcome import Result
 from windlass.store.base import LeaseLostError, Snapshot, StoreError
 from windlass_adapters.base import (
@@ -26,6 +26,7 @@ from windlass_adapters.base import (
     Wanted,
 )
 from windlass_adapters.testing import Held, MemoryAdapter, MemoryBackend
+from windlass_adapters.testing.stepping import Killed
 from windlass_adapters.testing.world import World
 from windlass_schemas import Key
 
@@ -116,7 +117,7 @@ class ChaosWorld(World):
     @classmethod
     async def begin(cls, folder: Path, backend: ChaosBackend) -> Self:
         """Open a world on a backend. A power cut is not what is tested: no fsync."""
-        world = await cls.make(folder, backend, adapter_for(backend))
+        world = await cls.make(folder, backend, adapter_for(backend), inline=True)
         world.store._db.connection.execute("PRAGMA synchronous = OFF")
         return world
 
@@ -141,7 +142,7 @@ class ChaosWorld(World):
     async def reconcile(self, key: Key) -> None:
         await self._finish(key, self.reconciler.reconcile(key))
 
-    async def _finish(self, key: Key, pass_: Awaitable[Result]) -> Result:
+    async def _finish(self, key: Key, pass_: Awaitable[Result]) -> None:
         """A pass, and what the controller does after it; what the store refuses comes again."""
         self.passes += 1
         self.last = key
@@ -161,7 +162,6 @@ class ChaosWorld(World):
             self.due[key] = self.now + timedelta(seconds=result.requeue_after)
         for check in self.checks:
             await check(self)
-        return result
 
     async def interrupted_pass(self, key: Key, at: int, act: Callable[[], Awaitable[None]]) -> bool:
         """A pass in whose middle something happens; after it, if it has no such middle.

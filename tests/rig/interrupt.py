@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TypeVar
 
+from windlass_adapters.testing.stepping import Killed
+
 T = TypeVar("T")
 Raw = Generator[object, object, T]
-
-
-class Killed(BaseException):
-    """The process is gone. Not an Exception, so that nothing of ours can catch it."""
 
 
 _DEAD: list[Raw[object]] = []
