@@ -27,6 +27,8 @@ from windlass_adapters.testing.stepping import Cut, InlineExecutor, Killed
 from windlass_schemas import CloudEvent, Condition, Key
 
 SOURCE = "folder:/specs"
+MOST_PASSES = 2000
+"""Passes until something that should come is given up: a kernel that turns in circles."""
 
 
 @cache
@@ -154,12 +156,14 @@ class World:
     async def until(
         self, holds: Callable[[], Awaitable[bool]], limit: timedelta = timedelta(hours=2)
     ) -> None:
-        """Run one pass after the other until something holds. Bounded in the world's time."""
-        end = self.now + limit
+        """Run one pass after the other until something holds. Bounded in time and in passes."""
+        end, most = self.now + limit, self.passes + MOST_PASSES
         while not await holds():
-            if self.now > end:
+            if self.now > end or self.passes > most:
                 found = [(str(o.key), o.status.condition("Ready")) for o in await self.store.list()]
-                raise AssertionError(f"it did not come to that within {limit}: {found}")
+                raise AssertionError(
+                    f"it did not come to that within {limit} or {MOST_PASSES} passes: {found}"
+                )
             await self.next_pass()
 
     async def until_ready(self, *texts: str) -> None:
