@@ -46,3 +46,8 @@ def model(name: str = "wine", source: str = "train", **policy: object) -> Docume
 def deployment(name: str = "wine", of: str = "wine", **policy: object) -> Document:
     """A Deployment of a Model."""
     return document("Deployment", name, {"model": of}, **policy)
+
+
+def kept_file(name: str = "wine", version: int = 1, **policy: object) -> Document:
+    """A Model from a file: something that lasts and needs nothing else."""
+    return document("Model", name, {"source": {"file": f"v{version}.onnx"}}, **policy)

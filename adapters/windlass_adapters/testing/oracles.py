@@ -23,27 +23,40 @@ QUIET_PASSES = 100
 class EndState:
     """What a story comes to, without what differs from run to run: uids, ids and times."""
 
-    ready: Mapping[str, tuple[str, str, int]]
+    ready: tuple[tuple[str, str, str, int], ...]
     """By object: truth and reason of Ready, and the observed generation."""
     held: tuple[tuple[str, str, str], ...]
     """Object, digest and state of each external."""
-    counts: Mapping[tuple[str, str], int]
+    counts: tuple[tuple[tuple[str, str], int], ...]
     """Creates and deletes, by effect and object."""
 
 
 async def end_state(world: World) -> EndState:
     """Describe how things stand now."""
-    ready: dict[str, tuple[str, str, int]] = {}
+    ready: list[tuple[str, str, str, int]] = []
     for object_ in await world.store.list():
         condition = object_.status.condition("Ready")
         assert condition is not None, f"{object_.key} has no Ready"
-        ready[str(object_.key)] = (
-            condition.status,
-            condition.reason.value,
-            object_.status.observed_generation,
-        )
+        observed = object_.status.observed_generation
+        ready.append((str(object_.key), condition.status, condition.reason.value, observed))
     held = sorted((_subject(h), h.digest, h.state.value) for h in _shown(world.backend))
-    return EndState(ready, tuple(held), counts(world.backend))
+    made = sorted(counts(world.backend).items())
+    return EndState(tuple(ready), tuple(held), tuple(made))
+
+
+async def books(world: World) -> object:
+    """What else decides the next pass: our records and holds, without names, ids and times."""
+    return tuple(
+        (
+            str(object_.key),
+            object_.hold is None,
+            tuple(
+                (r.state, r.attempt, r.wanted.digest, r.absent_since is None, len(r.healed))
+                for r in object_.externals
+            ),
+        )
+        for object_ in await world.store.list()
+    )
 
 
 def counts(backend: MemoryBackend) -> Mapping[tuple[str, str], int]:

@@ -76,6 +76,9 @@ def _examine(s: Situation, wanted: Wanted, record: ExternalRecord | None) -> _Fi
     seen = s.seen(record)
     if isinstance(seen, Unknown):
         return _Finding(unknown(s, seen.message))
+    unseen = s.unseen_for(record).total_seconds()
+    if unseen > 0:
+        return _unseen(s, wanted, seen, unseen)
     if isinstance(seen, Absent):
         return _examine_absent(s, wanted, record)
     known = replace(record, external_id=seen.external.external_id, absent_since=None)
@@ -88,6 +91,14 @@ def _examine(s: Situation, wanted: Wanted, record: ExternalRecord | None) -> _Fi
             return _examine_failed(s, wanted, known, seen)
         case State.LIVE | State.DEGRADED:
             return _examine_live(s, wanted, record, known, seen)
+
+
+def _unseen(s: Situation, wanted: Wanted, seen: Found | Absent, after: float) -> _Finding:
+    """What the backend shows may be from before our last act: neither gone, nor done, nor drift."""
+    message = f"{wanted.role} {wanted.name} was changed just now; looking again"
+    found = seen if isinstance(seen, Found) else None
+    health: Health = "Healthy" if found is not None and found.digest else "Progressing"
+    return _Finding(progressing(s, message, health=health, after=after), found=found)
 
 
 def _examine_absent(s: Situation, wanted: Wanted, record: ExternalRecord) -> _Finding:
@@ -208,7 +219,9 @@ def _remove_leftovers(
             records.append(replace(record, state=RecordState.GONE))
         elif isinstance(seen, Unknown):
             waiting = seen.message
-        elif seen.state is State.DELETING:
+        elif seen.state is State.DELETING or (
+            record.state is RecordState.DELETING and s.unseen_for(record)
+        ):
             waiting = f"{record.wanted.role} {record.wanted.name} is being removed"
         else:
             steps.append(delete(s, record, "no longer wanted"))

@@ -141,6 +141,9 @@ def _succeeded(s: Situation, done: ExternalRecord, going: Sequence[ExternalRecor
 def _running(s: Situation, active: ExternalRecord) -> Plan:
     seen = s.seen(active)
     name = active.wanted.name
+    unseen = s.unseen_for(active).total_seconds()
+    if active.state is RecordState.INTENDED and isinstance(seen, Absent) and unseen > 0:
+        return Plan(progressing(s, f"{name} may have started; looking again", after=unseen))
     if active.state is RecordState.INTENDED and isinstance(seen, Absent):
         step = create(s, active.wanted, "not started yet", active.attempt)
         return Plan(progressing(s, f"starting {name}", after=0), (step,))
@@ -156,7 +159,9 @@ def _running(s: Situation, active: ExternalRecord) -> Plan:
 def _make_way(s: Situation, going: Sequence[ExternalRecord]) -> Plan:
     """An older version is still running."""
     never_started = [
-        r for r in going if r.state is RecordState.INTENDED and isinstance(s.seen(r), Absent)
+        r
+        for r in going
+        if r.state is RecordState.INTENDED and isinstance(s.seen(r), Absent) and not s.unseen_for(r)
     ]
     if never_started:
         step = delete(s, never_started[0], "replaced before it started")

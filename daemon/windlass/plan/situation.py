@@ -90,6 +90,12 @@ class Situation:
         """What the backend says of it."""
         return self.observed[record.name]
 
+    def unseen_for(self, record: ExternalRecord) -> timedelta:
+        """How much longer an answer may be older than our last act on it, and so proves nothing."""
+        if record.acted_at is None:
+            return timedelta(0)
+        return max(self.capabilities.soak - (self.now - record.acted_at), timedelta(0))
+
     def absent_for(self, record: ExternalRecord) -> timedelta:
         """How much longer an absence must last before it is believed."""
         since = record.absent_since or self.now

@@ -1,0 +1,141 @@
+"""Tell a story and cut it at every await, and again at every await of the recovery.
+
+After each schedule all five oracles are asked, against the same story told without a fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from windlass.store.base import StoreError
+from windlass.store.sqlite import DATABASE, SqliteStore
+from windlass_adapters.base import Adapter
+from windlass_adapters.testing.adapter import MemoryAdapter
+from windlass_adapters.testing.backend import MemoryBackend
+from windlass_adapters.testing.oracles import (
+    QUIET_PASSES,
+    EndState,
+    books,
+    check_end,
+    check_events,
+    check_quiet,
+    check_truthful,
+    end_state,
+)
+from windlass_adapters.testing.stepping import Cut, Killed
+from windlass_adapters.testing.stories import Story
+from windlass_adapters.testing.world import World
+
+FAULTS: dict[str, Callable[[], BaseException]] = {
+    "killed": Killed,
+    "cancelled": asyncio.CancelledError,
+    "timeout": TimeoutError,
+    "store error": lambda: StoreError("the database did not take the write (by the test)"),
+}
+CALM_PASSES = 5
+"""Passes after a story before it is called settled."""
+QUIET_AGAIN = 3
+"""Quiet passes from a state that has been seen to stay quiet already: a pass is decided by it."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How many of the pairs of cuts are tried. Single cuts are always tried, all of them."""
+
+    reach: int = 48
+    """How many awaits after the first cut the second may come: some three passes."""
+    stride: int = 1
+    """Every how manieth of them; the first cut shifts which."""
+
+    def cuts(self, first: int) -> Iterator[tuple[int, ...]]:
+        """All ways to go on after a first cut."""
+        yield (first,)
+        for second in range(first % self.stride, self.reach, self.stride):
+            yield (first, second)
+
+
+@dataclass
+class Tally:
+    """How much was run, for the last line of the test run."""
+
+    schedules: int = 0
+    interleavings: int = 0
+
+
+TALLY = Tally()
+
+
+@dataclass
+class Theatre:
+    """Where stories are told: each time on a new state and a new backend."""
+
+    name: str
+    backend: Callable[[], MemoryBackend]
+    adapter: Callable[[MemoryBackend], type[Adapter]] = MemoryAdapter.for_backend
+    _empty: bytes = field(default=b"", init=False)
+    """A database with its schema and nothing in it."""
+    _proven: set[object] = field(default_factory=set, init=False)
+    """States, without what differs from run to run, that have been seen to stay quiet."""
+
+    @asynccontextmanager
+    async def stage(self) -> AsyncIterator[World]:
+        """A new world, gone afterwards."""
+        with tempfile.TemporaryDirectory(dir=_in_memory()) as name:
+            folder = Path(name)
+            if not self._empty:
+                await (await SqliteStore.open(folder / "empty.db")).close()
+                self._empty = (folder / "empty.db").read_bytes()
+            (folder / DATABASE).write_bytes(self._empty)
+            backend = self.backend()
+            world = await World.make(folder, backend, self.adapter(backend), inline=True)
+            world.checks.append(check_truthful)
+            try:
+                yield world
+            finally:
+                await world.close()
+
+    async def tell(self, story: Story, cut: Cut) -> EndState:
+        """Tell a story under a cut; oracles (c), (d) and (e) are asked here."""
+        async with self.stage() as world:
+            world.cut = cut
+            await story(world)
+            cut.at = cut.at[: cut.struck]  # what has not happened by now is another story
+            for _ in range(CALM_PASSES):
+                await world.next_pass()
+            end = await end_state(world)
+            known = (end, await books(world))
+            await check_quiet(world, QUIET_AGAIN if known in self._proven else QUIET_PASSES)
+            self._proven.add(known)
+            await check_events(world)
+            return end
+
+    async def try_all(self, story: Story, depth: Depth, fault: str = "killed") -> int:
+        """Cut a story at each of its awaits, and again in what follows; return how many ways."""
+        whole = Cut()
+        async with self.stage() as world:  # only the story's own awaits are counted
+            world.cut = whole
+            await story(world)
+        reference = await self.tell(story, Cut())
+        ran = 0
+        for first in range(whole.steps):
+            for at in depth.cuts(first):
+                cut = Cut(at, FAULTS[fault]())
+                try:
+                    check_end(await self.tell(story, cut), reference)
+                except AssertionError as error:
+                    told = f"{self.name}, {story.__name__}, {fault} at {list(at)}"
+                    raise AssertionError(f"{told}: {error}") from error
+                ran += 1
+        TALLY.schedules += ran
+        return ran
+
+
+def _in_memory() -> str | None:
+    """A folder that costs no disk, where there is one: a killed program loses no memory."""
+    shared = Path("/dev/shm")
+    return str(shared) if shared.is_dir() else None
