@@ -25,6 +25,10 @@ test: install-dev lint ## install what the tests need and run everything
 test-long: install-dev ## kill the daemon 200 times, and whatever else takes minutes
 	@$(BIN)/pytest -m long -s
 
+.PHONY: fuzz
+fuzz: install-dev ## feed thousands of mutated inputs to everything that reads texts from outside
+	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/pytest tests/fuzz --timeout 3600
+
 .PHONY: install-dev
 install-dev:
 	@tests/rig/system-packages

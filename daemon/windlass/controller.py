@@ -15,7 +15,7 @@ from windlass.bus.base import Bus
 from windlass.metrics import Metrics
 from windlass.reconciler import Reconciler
 from windlass.sources.base import Source, SourceUnavailableError
-from windlass.store.base import Applied, LeaseLostError, Snapshot, StoreError
+from windlass.store.base import Applied, LeaseLostError, Object, Snapshot, StoreError
 from windlass.targets import Targets
 from windlass.workqueue import Priority, QueueClosed, WorkQueue
 from windlass_schemas import Key, Resource, Target, key_of
@@ -130,9 +130,19 @@ class Controller:
         with suppress(TimeoutError):
             async with asyncio.timeout(SOURCES_FIRST):
                 await self._all_heard.wait()
-        for object_ in await self._store.list():
+        for object_ in await self._everything():
             self._lanes.put(object_.resource)
             self.queue.add(object_.key, Priority.RESYNC)
+
+    async def _everything(self) -> Sequence[Object]:
+        """All objects, however long the store cannot be read."""
+        while True:
+            try:
+                return await self._store.list()
+            except StoreError as error:
+                self.store_error = str(error)
+                _log.error("objects not read; trying again", error=str(error))
+                await asyncio.sleep(STORE_RETRY)
 
     async def _follow(self, source: Source) -> None:
         async for item in source.snapshots():

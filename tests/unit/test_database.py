@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from windlass.store.base import StoreError
+from windlass.clock import utc_now
+from windlass.store.base import Snapshot, StoreError
 from windlass.store.database import Database
+from windlass.store.sqlite import SqliteStore
+from windlass_adapters.testing.documents import job
+from windlass_schemas import Key
 
 
 @pytest.fixture
@@ -76,3 +82,16 @@ async def test_a_caller_that_gives_up_leaves_its_transaction_whole(database: Dat
     given_up.cancel()
     assert await database.write(put, database, "b") == "b"
     assert await database.run(keys, database) == ["a", "b"]
+
+
+async def test_a_damaged_row_concerns_its_own_object_only(tmp_path: Path) -> None:
+    """Reading it is a StoreError that says what to do; the others are read as ever."""
+    store = await SqliteStore.open(tmp_path / "windlass.db")
+    documents = (job("broken"), job("whole"))
+    await store.apply(Snapshot("folder:/specs", "r1", "ann", documents), utc_now())
+    with closing(sqlite3.connect(tmp_path / "windlass.db")) as other, other:
+        other.execute("UPDATE desired SET resource = '{' WHERE name = 'broken'")
+    with pytest.raises(StoreError, match=r"cannot be read .* from a backup"):
+        await store.get(Key("Job", "default", "broken"))
+    assert await store.get(Key("Job", "default", "whole")) is not None
+    await store.close()

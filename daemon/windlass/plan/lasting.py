@@ -167,7 +167,7 @@ def _examine_live(
         changes: tuple[Change, ...] = (Change("/digest", found.digest, wanted.digest),)
     else:
         changes = s.diff(wanted, found)
-    drift = tuple(c for c in changes if not _ignored(c.path, s.object.resource.policy.ignore))
+    drift = tuple(c for c in changes if not is_ignored(c.path, s.object.resource.policy.ignore))
     if not drift:
         if found.state is State.DEGRADED:
             return _Finding(_degraded(s, found), record=_created(known), found=found)
@@ -208,8 +208,10 @@ def _created(record: ExternalRecord) -> ExternalRecord:
     return replace(record, state=RecordState.CREATED)
 
 
-def _ignored(path: str, pointers: tuple[str, ...]) -> bool:
-    return any(path == p or path.startswith(p.rstrip("/") + "/") for p in pointers)
+def is_ignored(path: str, pointers: tuple[str, ...]) -> bool:
+    """Whether a pointer names that field or one above it. A bare ``/`` names nothing."""
+    fields = [stripped for p in pointers if (stripped := p.rstrip("/"))]
+    return any(path == field or path.startswith(field + "/") for field in fields)
 
 
 def _remove_leftovers(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from pathspec import GitIgnoreSpec
 
 IGNORE_FILE = ".windlassignore"
+_STARS = re.compile(r"\*+")
+MAX_STARS = 3
+"""In one name, and of ``**`` in one pattern: with each more, a long path takes ten times longer."""
 
 
 class Ignore:
@@ -17,7 +22,12 @@ class Ignore:
     def __init__(self, text: str = "") -> None:
         self.text = text
         lines = [line for line in text.splitlines() if line.strip()]
-        self._spec = GitIgnoreSpec.from_lines(lines) if lines else None
+        for line in lines:
+            _refuse_slow(line)
+        try:
+            self._spec = GitIgnoreSpec.from_lines(lines) if lines else None
+        except (re.error, FutureWarning) as error:  # [z-a], say: the library lets it through
+            raise ValueError(str(error)) from error
         self._folders: dict[str, bool] = {"": True}
 
     def enters(self, folder: str) -> bool:
@@ -37,3 +47,12 @@ class Ignore:
 
     def _matches(self, path: str) -> bool:
         return self._spec is not None and self._spec.match_file(path)
+
+
+def _refuse_slow(pattern: str) -> None:
+    if pattern.startswith("#"):
+        return
+    names = pattern.split("/")
+    deep = sum(name == "**" for name in names)
+    if deep > MAX_STARS or any(len(_STARS.findall(name)) > MAX_STARS for name in names):
+        raise ValueError(f"{pattern[:60]!r} has more than {MAX_STARS} stars in a name or path")

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 from pydantic import TypeAdapter
 
-from windlass.store.base import Entry, ExternalRecord, Hold, Object, SourceState
+from windlass.store.base import (
+    Entry,
+    ExternalRecord,
+    Hold,
+    Object,
+    SourceState,
+    StoreError,
+)
 from windlass.store.takeover import Declared
 from windlass_schemas import Artifact, CloudEvent, Key, Resource, Status, parse_resource
 
@@ -20,6 +28,30 @@ _HOLD = TypeAdapter(Hold)
 _ENTRY = TypeAdapter(Entry)
 _FILES = TypeAdapter(dict[str, Artifact])
 _LINES = TypeAdapter(tuple[str, ...])
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _checked(read: Callable[P, T]) -> Callable[P, T]:
+    """A row that something has damaged is a StoreError: it concerns one object, not the daemon."""
+
+    @wraps(read)
+    def reading(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(*args, **kwargs)
+        except (ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+            raise StoreError(
+                f"the database holds a row that cannot be read ({_first_line(error)});"
+                " put the state folder back from a backup"
+            ) from error
+
+    return reading
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def text(row: Row, column: str) -> str:
@@ -51,6 +83,7 @@ def _resource(document: str) -> Resource:
     return parse_resource(json.loads(document))
 
 
+@_checked
 def declared_of(row: Row) -> Declared:
     """A desired row, as far as a takeover needs it."""
     faults = text(row, "faults")
@@ -68,6 +101,7 @@ def declared_of(row: Row) -> Declared:
     )
 
 
+@_checked
 def object_of(row: Row, records: Sequence[ExternalRecord]) -> Object:
     """A joined row of desired and object, with the records of its externals."""
     deleting, hold = optional_text(row, "deleting_since"), optional_text(row, "hold")
@@ -99,6 +133,7 @@ def object_of(row: Row, records: Sequence[ExternalRecord]) -> Object:
     )
 
 
+@_checked
 def source_of(row: Row) -> SourceState:
     """A source row."""
     return SourceState(
@@ -115,6 +150,7 @@ def record_json(record: ExternalRecord) -> str:
     return _RECORD.dump_json(record).decode()
 
 
+@_checked
 def record_of(document: str) -> ExternalRecord:
     return _RECORD.validate_json(document)
 
@@ -127,10 +163,12 @@ def entry_json(entry: Entry) -> str:
     return _ENTRY.dump_json(entry).decode()
 
 
+@_checked
 def entry_of(document: str) -> Entry:
     return _ENTRY.validate_json(document)
 
 
+@_checked
 def event_of(document: str) -> CloudEvent:
     return CloudEvent.model_validate_json(document)
 
