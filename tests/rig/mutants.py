@@ -116,8 +116,8 @@ def _believe_at_once(self: Situation, record: ExternalRecord) -> timedelta:
     return timedelta(0)
 
 
-def _trust_any_look(self: Situation, record: ExternalRecord) -> float:
-    return 0.0
+def _trust_any_look(self: Situation, record: ExternalRecord) -> timedelta:
+    return timedelta(0)
 
 
 def _name_decides(seen: Observation, owner: Owner) -> Observation:

@@ -52,7 +52,7 @@ class Scenario:
 
     def theatre(self) -> Theatre:
         """A stage of its own."""
-        return StrictTheatre(lambda: MemoryBackend(self.personality, lag=self.lag))
+        return StrictTheatre(self.name, lambda: MemoryBackend(self.personality, lag=self.lag))
 
     async def reference(self) -> EndState:
         """Told undisturbed."""

@@ -74,6 +74,7 @@ TALLY = Tally()
 class Theatre:
     """Where stories are told: each time on a new state and a new backend."""
 
+    name: str
     backend: Callable[[], MemoryBackend]
     adapter: Callable[[MemoryBackend], type[Adapter]] = MemoryAdapter.for_backend
     _empty: bytes = field(default=b"", init=False)
@@ -127,7 +128,7 @@ class Theatre:
                 try:
                     check_end(await self.tell(story, cut), reference)
                 except AssertionError as error:
-                    told = f"{story.__name__}, {fault} at {list(at)}"
+                    told = f"{self.name}, {story.__name__}, {fault} at {list(at)}"
                     raise AssertionError(f"{told}: {error}") from error
                 ran += 1
         TALLY.schedules += ran

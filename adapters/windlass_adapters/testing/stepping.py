@@ -28,7 +28,11 @@ class Killed(BaseException):
 class InlineExecutor(Executor):
     """Runs work where it is submitted: the real SQL, with each await still a suspension."""
 
+    def __init__(self) -> None:
+        self.submitted = 0
+
     def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:  # as in the base
+        self.submitted += 1
         done: Future[Any] = Future()
         try:
             done.set_result(work(*args, **kwargs))

@@ -18,7 +18,7 @@ from windlass.metrics import Metrics, ReconcileMetrics
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.store.base import Applied, Document, Fault, Object, Snapshot, StoreError
-from windlass.store.sqlite import SqliteStore
+from windlass.store.sqlite import DATABASE, SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Adapter, State
@@ -28,6 +28,8 @@ from windlass_adapters.testing.stepping import Cut, InlineExecutor, Killed
 from windlass_schemas import CloudEvent, Condition, Key
 
 SOURCE = "folder:/specs"
+MOST_PASSES = 2000
+"""Passes until something that should come is given up: a kernel that turns in circles."""
 
 
 @cache
@@ -57,6 +59,10 @@ class World:
     store: SqliteStore = field(init=False)
     targets: Targets = field(init=False)
     reconciler: Reconciler = field(init=False)
+    deaf: frozenset[int] = frozenset()
+    """Hints that get lost, by their number."""
+    hints: int = 0
+    _executor: InlineExecutor = field(default_factory=InlineExecutor, init=False)
 
     @classmethod
     async def make(
@@ -77,8 +83,8 @@ class World:
 
     async def _open(self) -> None:
         """Start a daemon's kernel on the state that there is. Everything is looked at once."""
-        executor = InlineExecutor() if self.inline else None
-        self.store = await SqliteStore.open(self.folder / "windlass.db", executor)
+        executor = self._executor if self.inline else None
+        self.store = await SqliteStore.open(self.folder / DATABASE, executor)
         self.targets = Targets(
             self.store,
             Registry({"local": self.adapter}),
@@ -116,9 +122,11 @@ class World:
         return applied
 
     def look(self, keys: Iterable[Key]) -> None:
-        """Make keys due now."""
+        """Make keys due now: a hint, which may get lost."""
         for key in keys:
-            self.due[key] = self.now
+            if self.hints not in self.deaf:
+                self.due[key] = self.now
+            self.hints += 1
 
     async def reconcile(self, key: Key) -> None:
         """One pass, with what the controller does after it."""
@@ -155,12 +163,14 @@ class World:
     async def until(
         self, holds: Callable[[], Awaitable[bool]], limit: timedelta = timedelta(hours=2)
     ) -> None:
-        """Run one pass after the other until something holds. Bounded in the world's time."""
-        end = self.now + limit
+        """Run one pass after the other until something holds. Bounded in time and in passes."""
+        end, most = self.now + limit, self.passes + MOST_PASSES
         while not await holds():
-            if self.now > end:
+            if self.now > end or self.passes > most:
                 found = [(str(o.key), o.status.condition("Ready")) for o in await self.store.list()]
-                raise AssertionError(f"it did not come to that within {limit}: {found}")
+                raise AssertionError(
+                    f"it did not come to that within {limit} and {MOST_PASSES} passes: {found}"
+                )
             await self.next_pass()
 
     async def until_ready(self, *texts: str) -> None:
@@ -188,6 +198,10 @@ class World:
             return len(runs) == count
 
         await self.until(running)
+
+    def touches(self) -> int:
+        """How often the store or the backend has been spoken to. For inline worlds."""
+        return self._executor.submitted + self.backend.calls.total()
 
     def writes(self) -> int:
         """How many rows the store has written since it was opened."""

@@ -22,6 +22,9 @@ def plan_deletion(s: Situation) -> Plan:
     if s.object.resource.policy.on_delete == "orphan":
         records = tuple(replace(r, state=RecordState.ORPHANED) for r in s.object.externals)
         return Plan(_going(s, Reason.DELETING, "left behind"), records=records, finalize=True)
+    ready = s.object.status.condition("Ready")
+    if ready is not None and ready.status == "True":  # said before it is done, or a crash lies
+        return Plan(_going(s, Reason.DELETING, "about to remove what it holds", after=0))
     return _remove(s)
 
 
@@ -56,7 +59,7 @@ def _remove(s: Situation) -> Plan:
                 waiting = _going(s, Reason.DELETING, message, after=remaining)
             else:
                 records.append(replace(record, state=RecordState.GONE))
-        elif seen.state is State.DELETING:
+        elif seen.state is State.DELETING or _asked(s, record):
             waiting = _going(s, Reason.DELETING, f"{what} is being removed")
         else:
             steps.append(delete(s, record, "the object is deleted"))
@@ -66,6 +69,11 @@ def _remove(s: Situation) -> Plan:
     finalize = not steps and all(r.state is RecordState.GONE for r in records)
     finalize = finalize and len(records) == len(s.object.externals)
     return Plan(waiting, tuple(steps), tuple(records), finalize=finalize)
+
+
+def _asked(s: Situation, record: ExternalRecord) -> bool:
+    """Whether we have asked for its removal, and the backend may not show that yet."""
+    return record.state is RecordState.DELETING and bool(s.unseen_for(record))
 
 
 def _going(

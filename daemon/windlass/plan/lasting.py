@@ -77,6 +77,9 @@ def _examine(s: Situation, wanted: Wanted, record: ExternalRecord | None) -> _Fi
     seen = s.seen(record)
     if isinstance(seen, Unknown):
         return _Finding(unknown(s, seen.message))
+    unseen = s.unseen_for(record).total_seconds()
+    if unseen > 0:
+        return _unseen(s, record, seen, unseen)
     if isinstance(seen, Absent):
         return _examine_absent(s, wanted, record)
     known = replace(record, external_id=seen.external.external_id, absent_since=None)
@@ -89,6 +92,16 @@ def _examine(s: Situation, wanted: Wanted, record: ExternalRecord | None) -> _Fi
             return _examine_failed(s, wanted, known, seen)
         case State.LIVE | State.DEGRADED:
             return _examine_live(s, wanted, record, known, seen)
+
+
+def _unseen(s: Situation, record: ExternalRecord, seen: Found | Absent, after: float) -> _Finding:
+    """What the backend shows may be from before our last act: neither gone, nor done, nor drift."""
+    message = f"{record.wanted.role} {record.wanted.name} was changed just now; looking again"
+    if isinstance(seen, Absent):
+        missing = replace(record, absent_since=record.absent_since or s.now)
+        return _Finding(progressing(s, message, after=after), record=missing)
+    health: Health = "Healthy" if seen.digest else "Progressing"
+    return _Finding(progressing(s, message, health=health, after=after), found=seen)
 
 
 def _examine_absent(s: Situation, wanted: Wanted, record: ExternalRecord) -> _Finding:
@@ -118,8 +131,7 @@ def _examine_progressing(
 ) -> _Finding:
     coming = found.pending_digest or record.wanted.digest
     health: Health = "Healthy" if found.digest else "Progressing"
-    asked = record.wanted.digest == wanted.digest and s.unseen_for(record) > 0
-    if coming == wanted.digest or asked or not s.capabilities.preempts:
+    if coming == wanted.digest or not s.capabilities.preempts:
         message = found.message or f"{wanted.role} {wanted.name} is changing"
         verdict = progressing(s, message, health=health)
         return _Finding(verdict, record=_created(record), found=found)
@@ -156,12 +168,6 @@ def _examine_live(
     else:
         changes = s.diff(wanted, found)
     drift = tuple(c for c in changes if not _ignored(c.path, s.object.resource.policy.ignore))
-    unsure = record.state is not RecordState.CREATED or record.wanted.digest != wanted.digest
-    unseen = s.unseen_for(record)
-    if unseen > 0 and (drift or unsure):
-        message = f"waiting to see what became of the last change of {wanted.role} {wanted.name}"
-        verdict = progressing(s, message, health="Healthy", after=unseen)
-        return _Finding(verdict, found=found)
     if not drift:
         if found.state is State.DEGRADED:
             return _Finding(_degraded(s, found), record=_created(known), found=found)
@@ -225,7 +231,9 @@ def _remove_leftovers(
             records.append(missing)
         elif isinstance(seen, Unknown):
             waiting = seen.message
-        elif seen.state is State.DELETING:
+        elif seen.state is State.DELETING or (
+            record.state is RecordState.DELETING and s.unseen_for(record)
+        ):
             waiting = f"{record.wanted.role} {record.wanted.name} is being removed"
         else:
             steps.append(delete(s, record, "no longer wanted"))

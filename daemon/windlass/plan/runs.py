@@ -156,7 +156,9 @@ def _running(s: Situation, active: ExternalRecord) -> Plan:
 def _make_way(s: Situation, going: Sequence[ExternalRecord]) -> Plan:
     """An older version is still running."""
     never_started = [
-        r for r in going if r.state is RecordState.INTENDED and isinstance(s.seen(r), Absent)
+        r
+        for r in going
+        if r.state is RecordState.INTENDED and isinstance(s.seen(r), Absent) and not s.unseen_for(r)
     ]
     if never_started:
         step = delete(s, never_started[0], "replaced before it started")

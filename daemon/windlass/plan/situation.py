@@ -90,16 +90,16 @@ class Situation:
         """What the backend says of it."""
         return self.observed[record.name]
 
+    def unseen_for(self, record: ExternalRecord) -> timedelta:
+        """How much longer an answer may be older than our last act on it, and so proves nothing."""
+        if record.acted_at is None:
+            return timedelta(0)
+        return max(self.capabilities.soak - (self.now - record.acted_at), timedelta(0))
+
     def absent_for(self, record: ExternalRecord) -> timedelta:
         """How much longer an absence must last before it is believed."""
         since = record.absent_since or self.now
         return max(self.capabilities.soak - (self.now - since), timedelta(0))
-
-    def unseen_for(self, record: ExternalRecord) -> float:
-        """Seconds for which a look may still show how it was before our last act."""
-        if record.acted_at is None:
-            return 0.0
-        return max((self.capabilities.soak - (self.now - record.acted_at)).total_seconds(), 0.0)
 
 
 @dataclass(frozen=True)
