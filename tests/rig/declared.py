@@ -132,16 +132,16 @@ class Reference:
             yield Key.parse(f"Model/{v.of or MODELS[0].name}")
 
     def is_judged(self, key: Key) -> bool:
-        """Whether nothing that it stands on is merely kept."""
-        if key in self.kept:
+        """Whether nothing that it stands on is merely kept, or stays as it is."""
+        if key in self.kept | self.paused:
             return False
         return key not in self.accepted or all(
             self.is_judged(other) for other in self.upstream(key)
         )
 
     def can_be_ready(self, key: Key) -> bool:
-        """Whether nothing that it stands on is missing or suspended."""
-        if key not in self.accepted or key in self.paused:
+        """Whether nothing that it stands on is missing."""
+        if key not in self.accepted:
             return False
         return all(self.can_be_ready(other) for other in self.upstream(key))
 

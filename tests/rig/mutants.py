@@ -15,6 +15,7 @@ import windlass.plan as planning
 from windlass import dependencies, outcome, reconciler, situations
 from windlass.conditions import Pass
 from windlass.plan import Blocker, Plan, Situation, Step, deletion, lasting, runs
+from windlass.reading import Reading
 from windlass.situations import Situations
 from windlass.store import rows, sqlite, takeover
 from windlass.store.base import (
@@ -102,9 +103,9 @@ _OBSERVE = Situations._observe
 
 
 async def _unknown_is_absent(
-    self: Situations, object_: Object
+    self: Situations, object_: Object, reading: Reading
 ) -> Mapping[tuple[str, str, str], Observation]:
-    seen = await _OBSERVE(self, object_)
+    seen = await _OBSERVE(self, object_, reading)
     over = {r.name for r in object_.externals if r.state in situations._OVER}
     return {
         name: Absent() if isinstance(found, Unknown) and name not in over else found
@@ -116,8 +117,8 @@ def _believe_at_once(self: Situation, record: ExternalRecord) -> timedelta:
     return timedelta(0)
 
 
-def _trust_any_look(self: Situation, record: ExternalRecord) -> float:
-    return 0.0
+def _trust_any_look(self: Situation, record: ExternalRecord) -> timedelta:
+    return timedelta(0)
 
 
 def _name_decides(seen: Observation, owner: Owner) -> Observation:
