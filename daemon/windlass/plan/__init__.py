@@ -137,6 +137,7 @@ def _suspended(s: Situation, result: Plan) -> Plan:
         result.verdict,
         reason=Reason.SUSPENDED,
         message=f"suspended{end}: {reason}",
+        health="Suspended",
         reconciling=False,
         requeue_after=_sooner(
             result.verdict.requeue_after or s.poll, until - s.now if until else None
