@@ -12,6 +12,7 @@ from rig.mutants import BUGS, Bug
 from rig.scenarios import SCENARIOS, Scenario
 from windlass_adapters.testing.oracles import EndState
 
+pytestmark = pytest.mark.usefixtures("quiet")
 TABLE = Path(__file__).parents[2] / "docs" / "guarantees-bugs.md"
 ORACLES = {
     "a": "(a) end state",

@@ -2,7 +2,9 @@
 
 Hypothesis edits documents, breaks calls, changes the backend behind our back, kills passes in their
 middle and lets others write the store; then it leaves the world alone for three hours of virtual
-time. ``WINDLASS_LONG`` (a number of examples) makes the long run.
+time. The run of every commit is the same each time; ``WINDLASS_TEST_DEPTH=long`` draws others, more
+and longer ones (``WINDLASS_EXAMPLES`` says how many). What it has found is told as short stories in
+``integration/test_found_by_chaos.py``.
 """
 
 from __future__ import annotations
@@ -13,14 +15,13 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-import structlog
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -368,32 +369,27 @@ class Convergence(RuleBasedStateMachine):
                 await self._ask(object_.key, "sync")
 
 
-LONG = int(os.environ.get("WINDLASS_LONG", "0"))
-EVERY_COMMIT = settings(
-    max_examples=LONG or 25,
+LONG = os.environ.get("WINDLASS_TEST_DEPTH") == "long"
+EXAMPLES = int(os.environ.get("WINDLASS_EXAMPLES", "150" if LONG else "20"))
+PHASES = (Phase.explicit, Phase.generate)
+PROFILE = settings(
+    max_examples=EXAMPLES,
     stateful_step_count=60 if LONG else 30,
     deadline=None,
     derandomize=not LONG,
     database=None,
-    phases=(Phase.explicit, Phase.generate)
-    if os.environ.get("NOSHRINK")
-    else (Phase.explicit, Phase.generate, Phase.shrink),
+    print_blob=True,
+    phases=(*PHASES, Phase.shrink) if "WINDLASS_NO_SHRINK" not in os.environ else PHASES,
     suppress_health_check=list(HealthCheck),
 )
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    yield
-    structlog.reset_defaults()
-
-
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.timeout(0)
 def test_it_comes_to_what_is_declared_whatever_is_done_to_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run_state_machine_as_test(Convergence, settings=EVERY_COMMIT)
+    run_state_machine_as_test(Convergence, settings=PROFILE)
     with capsys.disabled():
         counted = ", ".join(f"{n} {what}" for what, n in sorted(STEPS.items()))
         sys.stdout.write(f"\nproperty test: {counted}\n")

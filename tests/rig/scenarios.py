@@ -346,7 +346,7 @@ async def edited_while_suspended(world: World, disturbed: bool) -> None:
     world.look(await world.store.request(SuspendObject(WINE, "audit", "ann"), world.now))
     await world.declare(kept_file(version=2))
     effects = world.backend.mutations()
-    await world.after(minutes=30)
+    await world.after(minutes=2)
     assert world.backend.mutations() == effects, "(b) acted on while suspended"
     world.look(await world.store.request(ResumeObject(WINE, "ann"), world.now))
     await world.until_ready("Model/wine")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -154,11 +154,12 @@ async def reference_of(world: ChaosWorld, declared: Declared) -> Reference:
     accepted: dict[Key, Variant] = {}
     paused: set[Key] = set()
     objects = {o.key: o for o in await world.store.list()}
+    kept = _kept(list(objects.values()))
     for key in {key for source in SOURCES for key in declared.sources[source]}:
         claims = declared.claims(key)
         assert key in objects, f"{key} is declared and not in the store"
         found = objects[key]
-        if found.source not in claims and _is_kept(found):
+        if found.source not in claims and key in kept:
             continue
         assert found.source in claims, f"{key} is of {found.source}, which does not declare it"
         accepted[key] = claims[found.source]
@@ -169,9 +170,18 @@ async def reference_of(world: ChaosWorld, declared: Declared) -> Reference:
         if found.suspended or accepted.get(key, Variant()).suspend_hours == 0:
             paused.add(key)
     for found in undeclared:
-        needed = (r.key == found.key for o in undeclared for r in references_of(o.resource))
-        assert _is_kept(found) or any(needed), f"{found.key} should be gone: {found}"
+        assert found.key in kept, f"{found.key} should be gone: {found}"
     return Reference(accepted, frozenset(paused), frozenset(o.key for o in undeclared))
+
+
+def _kept(objects: Sequence[Object]) -> set[Key]:
+    """What may be there undeclared: by its own policy, or because one that goes stands on it."""
+    kept = {o.key for o in objects if _is_kept(o)}
+    going = [o for o in objects if o.deleting_since is not None]
+    for _ in objects:
+        held = (r.key for o in going if o.key in kept for r in references_of(o.resource))
+        kept |= set(held)
+    return kept
 
 
 def _is_kept(object_: Object) -> bool:
