@@ -21,6 +21,11 @@ install: ## make .venv from the hashed lock, as `make run` does
 test: install-dev lint ## install what the tests need and run everything
 	@$(BIN)/pytest
 
+.PHONY: test-long
+test-long: install-dev ## the conformance kit with every pair of kills; prints how many it ran
+	@WINDLASS_TEST_DEPTH=long $(BIN)/pytest --timeout 14400 tests/contract/test_adapters.py \
+		tests/integration/test_two_owners.py tests/integration/test_unobserved.py
+
 .PHONY: install-dev
 install-dev:
 	@tests/rig/system-packages
