@@ -22,8 +22,10 @@ test: install-dev lint ## install what the tests need and run everything
 	@$(BIN)/pytest
 
 .PHONY: test-long
-test-long: install-dev ## kill the daemon 200 times, and whatever else takes minutes
+test-long: install-dev ## every pair of kills, 200 kills of the daemon, long property tests
 	@$(BIN)/pytest -m long -s
+	@WINDLASS_TEST_DEPTH=long $(BIN)/pytest --timeout 14400 tests/contract/test_adapters.py \
+		tests/integration/test_two_owners.py tests/integration/test_unobserved.py tests/property
 
 .PHONY: fuzz
 fuzz: install-dev ## feed thousands of mutated inputs to everything that reads texts from outside

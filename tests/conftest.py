@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from windlass_adapters.testing.schedules import TALLY
+
 
 def pytest_configure() -> None:
     """Say that no event loop is set: else asking for one makes one that nobody closes."""
@@ -20,3 +22,11 @@ def quiet() -> Iterator[None]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     yield
     structlog.reset_defaults()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much of the kit has run."""
+    if TALLY.schedules or TALLY.interleavings:
+        terminalreporter.write_line(
+            f"schedules {TALLY.schedules:,}, interleavings {TALLY.interleavings:,}"
+        )

@@ -109,6 +109,8 @@ class MemoryBackend:
     """How many looks an effect stays unseen for, on top of ``lag``."""
     written: dict[Name, Held] = field(default_factory=dict)
     """What runs have written at their end, by role and name: survives the purge."""
+    changes: int = 0
+    """How often anything changed, whoever did it."""
     _past: list[_Past] = field(default_factory=list)
     _given: int = 0
     _free: list[str] = field(default_factory=list)
@@ -305,6 +307,7 @@ class MemoryBackend:
 
     def note(self) -> None:
         """Remember the state as it is now, for looks that lag."""
+        self.changes += 1
         snapshot = {name: replace(held) for name, held in self.held.items()}
         self._past.append((self.clock(), self._looks, snapshot))
         del self._past[:-100]

@@ -62,6 +62,8 @@ class World:
     deaf: frozenset[int] = frozenset()
     """Hints that get lost, by their number."""
     hints: int = 0
+    seen_truthful: tuple[int, int, int] = (-1, -1, -1)
+    """What had been written and changed when the status was last found truthful."""
     _executor: InlineExecutor = field(default_factory=InlineExecutor, init=False)
 
     @classmethod
