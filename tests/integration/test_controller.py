@@ -18,7 +18,7 @@ from windlass.metrics import Metrics
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.sources.base import Source, SourceUnavailableError
-from windlass.store.base import Delete, Document, Object, Snapshot
+from windlass.store.base import Delete, Document, Object, RecordState, Snapshot
 from windlass.store.sqlite import SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
@@ -112,10 +112,15 @@ def is_ready(object_: Object) -> bool:
     return object_.status.is_true("Ready", object_.generation)
 
 
+def has_started(object_: Object) -> bool:
+    """The run is there, not just meant to be."""
+    return any(record.state is RecordState.CREATED for record in object_.externals)
+
+
 async def test_one_commit_brings_all_up_by_events_alone(tmp_path: Path) -> None:
     async with running(tmp_path) as daemon:
         daemon.source.commit(deployment(), model(), job())
-        await daemon.until(Key.parse("Job/train"), lambda o: bool(o.externals))
+        await daemon.until(Key.parse("Job/train"), has_started)
         daemon.backend.finish()
         await daemon.until(DEPLOYMENT, is_ready)
 
@@ -170,7 +175,7 @@ async def test_an_unexpected_error_stops_one_object_and_no_other(tmp_path: Path)
 
     async with running(tmp_path, Broken) as daemon:
         daemon.source.commit(job(), model("bad"), model("good"))
-        await daemon.until(Key.parse("Job/train"), lambda o: bool(o.externals))
+        await daemon.until(Key.parse("Job/train"), has_started)
         daemon.backend.finish()
         await daemon.until(Key.parse("Model/good"), is_ready)
         bad = await daemon.until(
@@ -204,7 +209,7 @@ async def test_a_stop_lets_passes_finish_and_cancels_what_hangs(tmp_path: Path) 
 async def test_the_outbox_is_published_in_order_and_emptied(tmp_path: Path) -> None:
     async with running(tmp_path) as daemon:
         daemon.source.commit(deployment(), model(), job())
-        await daemon.until(Key.parse("Job/train"), lambda o: bool(o.externals))
+        await daemon.until(Key.parse("Job/train"), has_started)
         daemon.backend.finish()
         await daemon.until(DEPLOYMENT, is_ready)
         async with asyncio.timeout(5):

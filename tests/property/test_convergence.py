@@ -223,12 +223,14 @@ class Convergence(RuleBasedStateMachine):
         held = list(backend.held.values())
         if not held:
             return
+        lasting = [h for h in held if h.external.role != "run"]
+        held = lasting if how != "delete" and lasting else held
         one = held[nth % len(held)]
         self.watch.meddled_at = self.world.now
         if how == "delete" and one.state is not State.PROGRESSING:
             backend.remove(one)
         elif how == "edit" and one.external.role != "run":
-            backend.edit(one, target="elsewhere")
+            backend.edit(one, **{"model" if one.external.role == "server" else "source": "other"})
         elif how == "take" and one.external.role != "run" and one.state is State.LIVE:
             self.watch.taken[one.external] = one.owner_uid
             one.owner_uid = "somebody"

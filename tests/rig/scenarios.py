@@ -29,6 +29,7 @@ from windlass_adapters.testing.documents import deployment, document, job, kept_
 from windlass_adapters.testing.oracles import EndState, check_end
 from windlass_adapters.testing.schedules import Theatre
 from windlass_adapters.testing.stepping import Cut, Killed
+from windlass_adapters.testing.stories import Story
 from windlass_adapters.testing.world import SOURCE, World
 from windlass_schemas import Key
 
@@ -72,7 +73,7 @@ class Scenario:
             check_end(await self._told(theatre, cut, disturbed=True), reference)
 
     async def _told(self, theatre: Theatre, cut: Cut, *, disturbed: bool) -> EndState:
-        return await theatre.tell(lambda world: self.tell(world, disturbed), cut)
+        return await theatre.tell(Story(self.name, lambda world: self.tell(world, disturbed)), cut)
 
     async def caught_by(self, reference: EndState) -> str:
         """Which oracle catches what is wrong now; empty when none does."""
