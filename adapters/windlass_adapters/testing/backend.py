@@ -22,6 +22,7 @@ from windlass_adapters.base import (
     State,
     TerminalError,
     TransientError,
+    WaitingError,
     Wanted,
 )
 from windlass_schemas import Artifact
@@ -322,3 +323,13 @@ def artifact(content: str, name: str) -> Artifact:
 def throttled() -> Exception:
     """The backend wants fewer calls."""
     return TransientError("throttled: too many calls; asked again later")
+
+
+def out_of_quota() -> Exception:
+    """There is no room for more just now."""
+    return WaitingError("the quota is used up; asked again")
+
+
+def denied() -> Exception:
+    """Who we say we are is not believed, or may not do this."""
+    return TerminalError("access denied; renew the target's credentials")

@@ -163,7 +163,7 @@ class World:
         await self.reconcile(key)
 
     async def until(
-        self, holds: Callable[[], Awaitable[bool]], limit: timedelta = timedelta(hours=2)
+        self, holds: Callable[[], Awaitable[bool]], limit: timedelta = timedelta(hours=6)
     ) -> None:
         """Run one pass after the other until something holds. Bounded in time and in passes."""
         end, most = self.now + limit, self.passes + MOST_PASSES
