@@ -23,4 +23,6 @@ class TestDepth:
 
 
 LONG = os.environ.get("WINDLASS_TEST_DEPTH") == "long"
-DEPTH = TestDepth(Depth(), switches=3, hints=9) if LONG else TestDepth(Depth(stride=96), 1, hints=5)
+EVERYTHING = TestDepth(Depth(), switches=3, hints=9)
+A_COMMIT = TestDepth(Depth(stride=240), switches=1, hints=5)
+DEPTH = EVERYTHING if LONG else A_COMMIT
