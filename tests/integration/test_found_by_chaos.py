@@ -88,6 +88,11 @@ async def test_an_id_that_is_given_again_stops_nobody(tmp_path: Path) -> None:
     first, second = await world.get("Job/first"), await world.get("Job/second")
     assert first.externals[0].external_id == second.externals[0].external_id == "1001"
     assert (await world.ready("Job/second")).status == "True"
+    await publish(world, job("first"), job("second"), job("third"))
+    await world.after(minutes=2)
+    await publish(world, job("second"), job("third"))
+    await world.after(minutes=10)
+    assert await world.store.get(Key.parse("Job/first")) is None, "its run is removed all the same"
     await world.store.close()
 
 

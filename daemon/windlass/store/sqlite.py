@@ -257,7 +257,10 @@ class SqliteStore(Store):
         if record.state in (RecordState.GONE, RecordState.ORPHANED):
             self._db.one("delete_external", target=target, role=role, name=name, uid=owner.uid)
             return
-        over = record.state in (RecordState.SUCCEEDED, RecordState.FAILED)  # its id may come again
+        over = record.state not in (
+            RecordState.INTENDED,
+            RecordState.CREATED,
+        )  # its id may come again
         try:
             taken = self._db.one(
                 "put_external",
