@@ -22,7 +22,9 @@ test: install-dev lint ## install what the tests need and run everything
 	@$(BIN)/pytest
 
 .PHONY: test-long
-test-long: install-dev ## kill the daemon 200 times, and whatever else takes minutes
+test-long: install-dev ## every pair of kills of the kit, 200 kills of a daemon; prints how many
+	@WINDLASS_TEST_DEPTH=long $(BIN)/pytest --timeout 14400 tests/contract/test_adapters.py \
+		tests/integration/test_two_owners.py tests/integration/test_unobserved.py
 	@$(BIN)/pytest -m long -s
 
 .PHONY: fuzz

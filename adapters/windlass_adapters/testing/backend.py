@@ -22,6 +22,7 @@ from windlass_adapters.base import (
     State,
     TerminalError,
     TransientError,
+    WaitingError,
     Wanted,
 )
 from windlass_schemas import Artifact
@@ -109,6 +110,8 @@ class MemoryBackend:
     """How many looks an effect stays unseen for, on top of ``lag``."""
     written: dict[Name, Held] = field(default_factory=dict)
     """What runs have written at their end, by role and name: survives the purge."""
+    changes: int = 0
+    """How often anything changed, whoever did it."""
     _past: list[_Past] = field(default_factory=list)
     _given: int = 0
     _free: list[str] = field(default_factory=list)
@@ -305,6 +308,7 @@ class MemoryBackend:
 
     def note(self) -> None:
         """Remember the state as it is now, for looks that lag."""
+        self.changes += 1
         snapshot = {name: replace(held) for name, held in self.held.items()}
         self._past.append((self.clock(), self._looks, snapshot))
         del self._past[:-100]
@@ -319,3 +323,13 @@ def artifact(content: str, name: str) -> Artifact:
 def throttled() -> Exception:
     """The backend wants fewer calls."""
     return TransientError("throttled: too many calls; asked again later")
+
+
+def out_of_quota() -> Exception:
+    """There is no room for more just now."""
+    return WaitingError("the quota is used up; asked again")
+
+
+def denied() -> Exception:
+    """Who we say we are is not believed, or may not do this."""
+    return TerminalError("access denied; renew the target's credentials")

@@ -23,7 +23,7 @@ from windlass_adapters.testing.stepping import Gate
 from windlass_adapters.testing.world import World
 from windlass_schemas import key_of
 
-TAKEOVER_SECONDS = 5.0
+TAKEOVER_SECONDS = 1.0
 """How long the new owner works, in its own time, while the former one may still wake up."""
 
 

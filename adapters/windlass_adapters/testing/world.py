@@ -61,6 +61,8 @@ class World:
     deaf: frozenset[int] = frozenset()
     """Hints that get lost, by their number."""
     hints: int = 0
+    seen_truthful: tuple[int, int, int] = (-1, -1, -1)
+    """What had been written and changed when the status was last found truthful."""
     _executor: InlineExecutor = field(default_factory=InlineExecutor, init=False)
 
     @classmethod
@@ -160,7 +162,7 @@ class World:
         await self.reconcile(key)
 
     async def until(
-        self, holds: Callable[[], Awaitable[bool]], limit: timedelta = timedelta(hours=2)
+        self, holds: Callable[[], Awaitable[bool]], limit: timedelta = timedelta(hours=6)
     ) -> None:
         """Run one pass after the other until something holds. Bounded in time and in passes."""
         end, most = self.now + limit, self.passes + MOST_PASSES

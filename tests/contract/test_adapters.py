@@ -1,0 +1,43 @@
+"""Every adapter of ours under the conformance kit."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from rig.depth import DEPTH
+from windlass_adapters.testing import DETERMINISTIC, SERVER_CHOSEN, SLURM_LIKE, MemoryBackend
+from windlass_adapters.testing.contract import AdapterContract, MemoryRig, Rig
+from windlass_adapters.testing.schedules import Theatre
+
+LAG = timedelta(seconds=3)
+
+
+class TestDeterministicNames(AdapterContract):
+    """Names are ours: a second create cannot make a second one."""
+
+    depth = DEPTH.pairs
+
+    def make(self, folder: Path) -> Rig:
+        stage = Theatre("deterministic", lambda: MemoryBackend(DETERMINISTIC))
+        return MemoryRig(folder, DETERMINISTIC, stage)
+
+
+class TestServerChosenIds(AdapterContract):
+    """Two creates make two, and a list is up to three seconds old."""
+
+    depth = DEPTH.pairs
+
+    def make(self, folder: Path) -> Rig:
+        stage = Theatre("server-chosen", lambda: MemoryBackend(SERVER_CHOSEN, lag=LAG))
+        return MemoryRig(folder, SERVER_CHOSEN, stage)
+
+
+class TestLikeSlurm(AdapterContract):
+    """What is over is forgotten, ids come back, lists lag, and a job claims its name."""
+
+    depth = DEPTH.pairs
+
+    def make(self, folder: Path) -> Rig:
+        stage = Theatre("slurm-like", lambda: MemoryBackend(SLURM_LIKE, lag=LAG))
+        return MemoryRig(folder, SLURM_LIKE, stage)
