@@ -168,10 +168,10 @@ async def somebody_takes_the_name(world: World, disturbed: bool) -> None:
     held = world.backend.named("artifact")
     uid = held.owner_uid
     if disturbed:
-        held.owner_uid = "somebody"
+        world.backend.hand_over(held, "somebody")
         await world.reconcile(WINE)
         await world.after(minutes=5)
-        held.owner_uid = uid
+        world.backend.hand_over(held, uid)
     await world.after(minutes=5)
     await world.until_ready("Model/wine")
 

@@ -296,6 +296,11 @@ class MemoryBackend:
 
     # -- what somebody else does ----------------------------------------------------------------
 
+    def hand_over(self, held: Held, uid: str) -> None:
+        """Put another owner's tag on a resource."""
+        held.owner_uid = uid
+        self.note()
+
     def remove(self, held: Held) -> None:
         """Let a resource vanish, whoever did that."""
         self.held.pop((held.external.role, held.external.external_id), None)
