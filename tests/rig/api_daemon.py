@@ -17,6 +17,7 @@ from pydantic import BaseModel, JsonValue
 
 from windlass.api.runtime import Check, Runtime
 from windlass.api.server import bind, create_app, serve
+from windlass.clock import utc_now
 from windlass.metrics import Metrics
 from windlass.settings import Settings
 from windlass.store.base import (
@@ -255,7 +256,10 @@ class ApiDaemon(Runtime):
             queue.put_nowait(1)
 
     async def remove(self, key: str) -> None:
-        """Finalize an object: it is gone."""
+        """Finalize an object: it was to go, and is gone."""
+        database = self.sqlite._db
+        now = utc_now().isoformat()
+        await database.run(database.one, "mark_deleting", key=str(Key.parse(key)), now=now)
         claim = await self.sqlite.claim(Key.parse(key))
         assert claim is not None
         event = _event(claim.object, "False", Reason.DELETING, "gone")
