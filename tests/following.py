@@ -23,6 +23,13 @@ class Following:
         assert isinstance(found, Snapshot), found
         return found
 
+    async def recovery(self, seconds: float = 10) -> Snapshot:
+        """The next snapshot; the source may have been away for a moment before it."""
+        async with asyncio.timeout(seconds):
+            while not isinstance(found := await self.queue.get(), Snapshot):
+                pass
+        return found
+
     async def failure(self, seconds: float = 10) -> str:
         """The next thing, which must be a failure: its message."""
         async with asyncio.timeout(seconds):

@@ -170,7 +170,7 @@ async def test_a_root_that_is_exchanged_at_once_is_followed(root: Path, tmp_path
             (tmp_path / name / "a.yaml").write_text(job(name))
             await asyncio.to_thread(root.rename, tmp_path / f"old-{name}")
             await asyncio.to_thread((tmp_path / name).rename, root)
-            assert names(await seen.snapshot(5)) == [name]
+            assert names(await seen.recovery()) == [name]
 
 
 async def test_a_new_windlassignore_takes_effect(root: Path) -> None:
