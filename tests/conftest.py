@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,8 +13,14 @@ from windlass_adapters.testing.schedules import TALLY
 
 
 def pytest_configure() -> None:
-    """Say that no event loop is set: else asking for one makes one that nobody closes."""
+    """Say that no event loop is set: else asking for one makes one that nobody closes.
+
+    And listen to Ctrl-C: a test run that a shell has put into the background would hand its deafness
+    to every process that it starts.
+    """
     asyncio.set_event_loop(None)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
