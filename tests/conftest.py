@@ -15,8 +15,8 @@ from windlass_adapters.testing.schedules import TALLY
 def pytest_configure() -> None:
     """Say that no event loop is set: else asking for one makes one that nobody closes.
 
-    And listen to Ctrl-C: a test run that a shell has put into the background would hand its deafness
-    to every process that it starts.
+    And listen to Ctrl-C: a test run in a shell's background would hand its deafness to every
+    process that it starts.
     """
     asyncio.set_event_loop(None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
