@@ -65,6 +65,8 @@ COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hash
 lock: ## resolve pyproject.toml into requirements/*.txt (needs uv; UPGRADE=--upgrade for newer)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pipx install uv"; exit 1; }
 	@$(UV) $(COMPILE) $(UPGRADE) --extra build --extra quickstart --extra dev -o requirements/dev.txt
+	@cp requirements/dev.txt requirements/peers.txt
+	@$(UV) $(COMPILE) --extra build --extra quickstart --extra dev --extra peers -o requirements/peers.txt
 	@cp requirements/dev.txt requirements/run.txt
 	@$(UV) $(COMPILE) --extra build --extra quickstart -o requirements/run.txt
 
