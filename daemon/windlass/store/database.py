@@ -32,7 +32,7 @@ class Database:
     def __init__(self, connection: sqlite3.Connection, thread: Executor) -> None:
         self.connection = connection
         self._thread = thread
-        self._sql = load_queries("queries.sql")
+        self._sql = load_queries("sqlite")
         self._closed = False
         self._waiting: list[_Write] = []
         self._guard = threading.Lock()
@@ -163,7 +163,7 @@ def _connect(file: Path) -> sqlite3.Connection:
 def _migrate(connection: sqlite3.Connection) -> None:
     """Run the migrations that the file has not seen, forward only, each in a transaction."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    migrations = load_migrations()
+    migrations = load_migrations("sqlite")
     newest = migrations[-1][0]
     if version > newest:
         raise StoreError(
