@@ -17,7 +17,7 @@ from windlass.conditions import Pass
 from windlass.plan import Blocker, Plan, Situation, Step, deletion, lasting, runs
 from windlass.reading import Reading
 from windlass.situations import Situations
-from windlass.store import books, recording, rows, sqlite, takeover
+from windlass.store import books, declaring, recording, rows, takeover
 from windlass.store.base import (
     Claim,
     Entry,
@@ -344,7 +344,7 @@ BUGS: tuple[Bug, ...] = (
         "pruned by a fault",
         "takes a document that cannot be read for one that is gone",
         "a document breaks",
-        lambda: [_P(sqlite, "take_over", _prune_anyway)],
+        lambda: [_P(declaring, "take_over", _prune_anyway)],
     ),
     Bug(
         "no breaker",
