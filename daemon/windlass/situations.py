@@ -10,7 +10,7 @@ from windlass.dependencies import Resolution, resolve
 from windlass.plan import Dependent, Situation
 from windlass.reading import Reading
 from windlass.store.base import ExternalRecord, Object, RecordState, Store
-from windlass.targets import OpenTarget, Targets
+from windlass.targets import ElsewhereError, OpenTarget, Targets
 from windlass_adapters.base import (
     Absent,
     AdapterError,
@@ -48,6 +48,8 @@ class Situations:
         resolution = Resolution((), {}) if deleting else await resolve(reading, object_)
         try:
             target = await self._targets.of(object_, reading)
+        except ElsewhereError:
+            raise
         except AdapterError:
             if deleting:
                 return await self._parting(object_, reading, now)

@@ -14,7 +14,7 @@ from windlass.store.base import Claim, LeaseLostError, Outcome, StoreError
 from windlass.store.books import Books
 from windlass.store.leases import Leases
 from windlass.store.pool import Argument, Database, Session
-from windlass.store.roster import Member
+from windlass.store.roster import Member, source_lease
 from windlass.store.statements import T, Transaction, Work
 from windlass_schemas import Key
 
@@ -23,6 +23,8 @@ NEVER = timedelta(days=36500)
 
 class PostgresStore(Books):
     """State in one database. Build with ``open``; ``roster`` is this daemon's place in it."""
+
+    roster: Leases
 
     def __init__(self, database: Database, roster: Leases) -> None:
         self._db = database
@@ -155,11 +157,6 @@ class PostgresStore(Books):
             after=after,
             priority=then.priority,
         )
-
-
-def source_lease(source: str) -> str:
-    """The lease of whoever follows a source."""
-    return f"source:{source}"
 
 
 def _session(at: Transaction) -> Session:
