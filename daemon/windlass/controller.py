@@ -27,6 +27,8 @@ from windlass_schemas import Key, Resource, key_of
 
 STORE_RETRY = 5.0
 """Seconds until a write is tried again that the store did not take."""
+AWAY_RETRY = 1.0
+"""The same for a store that is a server: it is away, and comes back without anybody making room."""
 RELAY_INTERVAL = 5.0
 """Seconds after which the outbox is read although nothing has said that it has grown."""
 SOURCES_FIRST = 5.0
@@ -84,6 +86,7 @@ class Controller:
         self._lanes = Lanes(targets)
         self.queue = WorkQueue(self._lanes, metrics.workqueue)
         self._roster = self._store.roster
+        self._store_retry = STORE_RETRY if self._roster is None else AWAY_RETRY
         self._shared: SharedAgenda | None = None
         if self._roster is not None:
             lane = self._lanes.put_lane
@@ -302,7 +305,7 @@ class Controller:
             except StoreError as error:
                 self.store_error = str(error)
                 _log.error("revision not written; trying again", error=str(error))
-                await asyncio.sleep(STORE_RETRY)
+                await asyncio.sleep(self._store_retry)
             else:
                 self.store_error = ""
                 return applied
@@ -341,7 +344,7 @@ class Controller:
         except StoreError as error:
             _log.error("outcome not written; looking again", key=str(key), error=str(error))
             self.store_error = str(error)
-            self.queue.add_after(key, STORE_RETRY, Priority.FOLLOW_UP)
+            self.queue.add_after(key, self._store_retry, Priority.FOLLOW_UP)
             return
         self.store_error = "" if result.changed else self.store_error
         if result.changed:

@@ -50,10 +50,10 @@ class Situations:
             target = await self._targets.of(object_, reading)
         except ElsewhereError:
             raise
-        except AdapterError:
+        except AdapterError as error:
             if deleting:
                 return await self._parting(object_, reading, now)
-            if not resolution.blockers:
+            if not resolution.blockers or error.reason is Reason.HOST_AWAY:
                 raise
             return _without_target(object_, resolution, now)
         wanted: tuple[Wanted, ...] = ()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rig.crew import Crew, crew
-from rig.postgres import Postgres
+from rig.postgres import Postgres, member
+from windlass.store.address import Address
+from windlass.store.base import StoreError
+from windlass.store.postgres import PostgresStore
+from windlass_schemas import Reason
 
 COUNT = 30
 
@@ -89,3 +94,36 @@ def test_the_source_is_followed_by_one_and_by_another_when_that_one_dies(sharing
     sharing.settled(10)
     assert sharing.ask("SELECT owner FROM lease WHERE name LIKE 'source:%'") == ["b"]
     assert sharing.faults() == []
+
+
+def test_what_lives_on_one_host_waits_for_its_daemon_and_says_so(sharing: Crew) -> None:
+    """Nobody else touches it or takes it for lost; when the daemon is back, all goes on."""
+    sharing.declare(3)
+    first = sharing.start("a", bound=True)
+    sharing.settled(6)
+    sharing.start("b", bound=True)
+    first.kill()
+    reasons = "SELECT DISTINCT reason FROM overview"
+    sharing.until(lambda: sharing.ask(reasons) == [Reason.HOST_AWAY], "all say HostAway")
+    sharing.declare(4)
+    sharing.until(lambda: sharing.ask("SELECT count(*) FROM desired") == ["8"], "b follows")
+    sharing.start("a", bound=True)
+    sharing.settled(8)
+    assert set(sharing.shelf.by_daemon()) == {"a"}
+    assert sharing.faults() == []
+
+
+def test_two_daemons_at_work_do_not_have_one_name(sharing: Crew) -> None:
+    """The second one is told what to do, and the first one goes on."""
+    sharing.declare(1)
+    sharing.start("a")
+    sharing.settled(2)
+    address = Address.parse(sharing.url)
+
+    async def second() -> None:
+        with pytest.raises(StoreError, match=r"a daemon named 'a' is at work .*: WINDLASS_NAME"):
+            await PostgresStore.open(address, member("a", home="elsewhere"))
+
+    asyncio.run(second())
+    sharing.declare(2)
+    sharing.settled(4)

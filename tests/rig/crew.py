@@ -204,6 +204,14 @@ class Crew:
             f"{file.name}: {file.read_text()[-3000:]}" for file in self.folder.glob("*.log")
         )
 
+    def joined(self, *names: str) -> None:
+        """Wait until these are at work."""
+        self.until(self._exists, "the schema is there")
+        self.until(
+            lambda: set(names) <= set(self.ask("SELECT name FROM daemon WHERE until > now()")),
+            f"{names} are there",
+        )
+
     def settled(self, count: int, seconds: float = PATIENCE) -> None:
         """Wait until that many are Ready."""
         self.until(self._exists, "the schema is there")

@@ -267,8 +267,12 @@ async def _run_migrations(
 
 
 async def _version(connection: asyncpg.Connection) -> int:
-    """Of the schema; 0 while there is none."""
-    if await connection.fetchval("SELECT to_regclass('schema_version')") is None:
+    """Of the schema; 0 while there is none.
+
+    The catalogue is asked as a table: what ``to_regclass`` knows can be older than the lock.
+    """
+    there = "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'schema_version'"
+    if await connection.fetchval(there, SCHEMA) is None:
         return 0
     found: int | None = await connection.fetchval("SELECT max(version) FROM schema_version")
     return found or 0
