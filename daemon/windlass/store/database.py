@@ -3,6 +3,10 @@
 WAL with synchronous=FULL: what has returned survives a power cut. A cancelled caller leaves its
 transaction whole: done, or not begun. Writes that wait at the same time are committed together,
 each in a savepoint: they share the one slow thing, the disk's word that it has them.
+
+A few rows by their key are read on the caller's own thread, over a second connection: finding them
+takes a tenth of the time that handing the question to another thread takes, and writers, whom WAL
+keeps apart from readers, are not waited for.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from windlass.store.base import StoreError
 from windlass.store.queries import load_migrations, load_queries
@@ -26,11 +30,20 @@ T = TypeVar("T")
 Value = str | int | None
 
 
+class Look(Protocol):
+    """Asks one of the named statements."""
+
+    def __call__(self, statement: str, /, **values: Value) -> list[sqlite3.Row]: ...
+
+
 class Database:
     """The connection, its thread, and the named statements."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: Executor) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, reader: sqlite3.Connection, thread: Executor
+    ) -> None:
         self.connection = connection
+        self._reader = reader
         self._thread = thread
         self._sql = load_queries("queries.sql")
         self._closed = False
@@ -48,8 +61,9 @@ class Database:
         loop = asyncio.get_running_loop()
         try:
             connection = await loop.run_in_executor(thread, _connect, file)
-            database = cls(connection, thread)
-            await database.run(_migrate, connection)
+            await loop.run_in_executor(thread, _migrate, connection)
+            reader = await loop.run_in_executor(thread, _connect, file)
+            await loop.run_in_executor(thread, reader.execute, "PRAGMA query_only = ON")
         except (sqlite3.Error, OSError) as error:
             thread.shutdown(wait=False)
             raise StoreError(
@@ -59,7 +73,7 @@ class Database:
         except StoreError:
             thread.shutdown(wait=False)
             raise
-        return database
+        return cls(connection, reader, thread)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one piece of blocking work in the thread. Raises StoreError for a failed write."""
@@ -130,10 +144,26 @@ class Database:
         found: sqlite3.Row | None = self.connection.execute(self._sql[statement], values).fetchone()
         return found
 
+    @contextmanager
+    def look(self) -> Iterator[Look]:
+        """Read as of one moment, at once: for a few rows by their key. Raises StoreError."""
+        try:
+            self._reader.execute("BEGIN")
+            try:
+                yield self._look
+            finally:
+                self._reader.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"the database cannot be read ({error}); look at its disk") from error
+
+    def _look(self, statement: str, /, **values: Value) -> list[sqlite3.Row]:
+        return self._reader.execute(self._sql[statement], values).fetchall()
+
     async def close(self) -> None:
         """Close the file and end the thread. Closing again does nothing."""
         if not self._closed:
             self._closed = True
+            self._reader.close()
             await self.run(self.connection.close)
             self._thread.shutdown(wait=False)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from windlass.store import rows
 from windlass.store.base import (
@@ -53,7 +54,7 @@ class SqliteStore(Store):
         self._token = 0
 
     @classmethod
-    async def open(cls, file: Path, thread: Executor | None = None) -> SqliteStore:
+    async def open(cls, file: Path, thread: Executor | None = None) -> Self:
         """Open or make the file. Arguments and StoreError are as for ``Database.open``."""
         store = cls(await Database.open(file, thread))
         try:
@@ -282,14 +283,12 @@ class SqliteStore(Store):
     # -- reading --------------------------------------------------------------------------------
 
     async def get(self, key: Key) -> Object | None:
-        return await self._db.run(self._get, key)
-
-    def _get(self, key: Key) -> Object | None:
-        row = self._db.one("object_by_key", key=str(key))
-        if row is None:
+        with self._db.look() as look:
+            found = look("object_by_key", key=str(key))
+            held = look("externals", uid=found[0]["uid"]) if found else []
+        if not found:
             return None
-        records = [rows.record_of(r["record"]) for r in self._db.all("externals", uid=row["uid"])]
-        return rows.object_of(dict(row), records)
+        return rows.object_of(dict(found[0]), [rows.record_of(r["record"]) for r in held])
 
     async def list(self, kind: str | None = None, namespace: str | None = None) -> Sequence[Object]:
         return await self._db.run(self._list, kind, namespace)
@@ -302,7 +301,8 @@ class SqliteStore(Store):
         return [rows.object_of(dict(row), records.get(row["uid"], ())) for row in found]
 
     async def dependents(self, key: Key) -> Sequence[Key]:
-        found = await self._db.run(self._db.all, "dependents", key=str(key))
+        with self._db.look() as look:
+            found = look("dependents", key=str(key))
         return [Key.parse(row["from_key"]) for row in found]
 
     async def sources(self) -> Sequence[SourceState]:
