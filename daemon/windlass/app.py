@@ -32,6 +32,7 @@ from windlass.bus.local import LocalBus
 from windlass.checks import adapter_check
 from windlass.controller import Controller
 from windlass.metrics import Metrics
+from windlass.reading import Reading
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.settings import Settings
@@ -104,7 +105,7 @@ class Daemon(Runtime):
         return self.controller.pending(key)
 
     async def adapter(self, object: Object) -> Adapter:
-        return (await self._targets.of(object)).adapter
+        return (await self._targets.of(object, Reading(self._store))).adapter
 
     def health(self) -> Sequence[Check]:
         error = self.controller.source_errors.get(self._source.id, "")

@@ -86,7 +86,7 @@ def conclude(
         return _finalized(object_, tuple(changes.values()), pass_)
     known = {record.name: record for record in object_.externals}
     records = tuple((known | changes).values())
-    status, events = summarize(replace(object_, hold=hold), verdict, records, pass_)
+    status, events = summarize(object_, hold, verdict, records, pass_)
     outcome = Outcome(
         status=status,
         externals=tuple(r for r in changes.values() if known.get(r.name) != r),
@@ -103,6 +103,8 @@ def conclude(
 
 def _is_news(before: Status, after: Status) -> bool:
     """Whether dependents may care: not about when the next try is due."""
+    if before == after:
+        return False
     quiet = {"attempt": 0, "next_attempt_at": None}
     return before.model_copy(update=quiet) != after.model_copy(update=quiet)
 
@@ -129,7 +131,10 @@ def _label(verdict: Verdict, acted: Acted) -> str:
 
 def _hold(situation: Situation, decided: Plan, acted: Acted, draw: Draw) -> Hold | None:
     """Why the next try must wait; None lifts a hold that has no reason any more."""
-    old, key = situation.object.hold, hold_key(situation)
+    old = situation.object.hold
+    if old is None and acted.error is None:
+        return None
+    key = hold_key(situation)
     same = old if old is not None and old.wanted_digest == key else None
     if acted.error is None:
         waiting = same is not None and same.until > situation.now and acted.record is None
@@ -173,7 +178,7 @@ def fail(object_: Object, error: AdapterError, pass_: Pass, draw: Draw) -> tuple
         reconciling=not hold.terminal,
         stalled=hold.terminal,
     )
-    status, events = summarize(replace(object_, hold=hold), verdict, object_.externals, pass_)
+    status, events = summarize(object_, hold, verdict, object_.externals, pass_)
     outcome = Outcome(status=status, hold=hold, events=events)
     news = _is_news(object_.status, status)
     return outcome, Result(verdict.requeue_after, news, label="error")

@@ -22,6 +22,7 @@ from windlass.checks import adapter_check
 from windlass.clock import utc_now
 from windlass.metrics import Metrics
 from windlass.plan import Delete, Plan, Situation, plan
+from windlass.reading import Reading
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.settings import Settings
@@ -92,7 +93,7 @@ class _Look:
 
 async def _look(reconciler: Reconciler, object_: Object) -> _Look:
     try:
-        situation = await reconciler.situations.of(object_)
+        situation = await reconciler.situations.of(object_, Reading(reconciler.store))
     except AdapterError as error:
         return _Look(object_, error=str(error))
     return _Look(object_, situation, plan(situation))

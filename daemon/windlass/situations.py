@@ -40,9 +40,8 @@ class Situations:
         """The tag that everything of this object carries."""
         return Owner(self._store.install, object_.uid, object_.key)
 
-    async def of(self, object_: Object, reading: Reading | None = None) -> Situation:
+    async def of(self, object_: Object, reading: Reading) -> Situation:
         """Everything that a plan needs. Reads only. Raises AdapterError when there is no target."""
-        reading = reading or Reading(self._store)
         now = self._clock()
         deleting = object_.deleting_since is not None
         resolution = Resolution((), {}) if deleting else await resolve(reading, object_)

@@ -38,7 +38,6 @@ from windlass_schemas import (
     Key,
     Reason,
     Target,
-    digest_of,
 )
 
 T = TypeVar("T")
@@ -60,12 +59,14 @@ class OpenTarget:
     Calls are bounded in time, counted, and fail with one of the four classes of AdapterError only.
     """
 
-    def __init__(self, id_: str, adapter: Adapter, digest: str, calls: Counter) -> None:
+    def __init__(
+        self, id_: str, adapter: Adapter, declared: tuple[str, dict[str, JsonValue]], calls: Counter
+    ) -> None:
         self.id = id_
         """``namespace/name``."""
         self.adapter = adapter
-        self.digest = digest
-        """Of the adapter's name and parameters; another one reopens the adapter."""
+        self.declared = declared
+        """The adapter's name and parameters; others reopen the adapter."""
         self._calls = calls
         self._observer = Observer(self._ask)
 
@@ -142,20 +143,19 @@ class Targets:
         self._open: dict[str, OpenTarget] = {}
         self._opening = asyncio.Lock()
 
-    async def of(self, object_: Object, reading: Reading | None = None) -> OpenTarget:
+    async def of(self, object_: Object, reading: Reading) -> OpenTarget:
         """The target that an object names; a Target object names itself."""
         resource = object_.resource
         if isinstance(resource, Target):
             return await self.named(resource.metadata.namespace, resource.metadata.name, reading)
         return await self.named(resource.metadata.namespace, resource.spec.target, reading)
 
-    async def named(self, namespace: str, name: str, reading: Reading | None = None) -> OpenTarget:
+    async def named(self, namespace: str, name: str, reading: Reading) -> OpenTarget:
         """The target of that name, as a spec in that namespace sees it, read by ``reading``.
 
         Raises TerminalError when it is not declared, or its adapter is missing or refuses its
         parameters.
         """
-        reading = reading or Reading(self._store)
         declared = await reading.get(Key("Target", namespace, name))
         if declared is None and name == BUILT_IN_TARGET:
             namespace = DEFAULT_NAMESPACE
@@ -171,7 +171,7 @@ class Targets:
             reason=Reason.DEPENDENCY_NOT_READY,
         )
 
-    async def by_id(self, id_: str, reading: Reading | None = None) -> OpenTarget:
+    async def by_id(self, id_: str, reading: Reading) -> OpenTarget:
         """The target that a record of ours names."""
         namespace, _, name = id_.partition("/")
         return await self.named(namespace, name, reading)
@@ -184,13 +184,13 @@ class Targets:
     async def _opened(
         self, id_: str, adapter_name: str, params: Mapping[str, JsonValue]
     ) -> OpenTarget:
-        digest = digest_of([adapter_name, dict(params)])
+        declared = (adapter_name, dict(params))
         found = self._open.get(id_)
-        if found is not None and found.digest == digest:
+        if found is not None and found.declared == declared:
             return found
         async with self._opening:
             found = self._open.get(id_)
-            if found is not None and found.digest == digest:
+            if found is not None and found.declared == declared:
                 return found
             kind = self._registry.get(adapter_name)
             checked = check_fields(kind.params_model, params, "spec.params")
@@ -210,7 +210,7 @@ class Targets:
             adapter = await unopened.__aenter__()
             if found is not None:
                 await self._close(found)
-            self._open[id_] = OpenTarget(id_, adapter, digest, self._calls)
+            self._open[id_] = OpenTarget(id_, adapter, declared, self._calls)
             return self._open[id_]
 
     async def _check_home(self, id_: str, daemon: str | None) -> None:

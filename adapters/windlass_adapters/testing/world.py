@@ -24,6 +24,7 @@ from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Adapter, State
 from windlass_adapters.testing.adapter import MemoryAdapter
 from windlass_adapters.testing.backend import MemoryBackend
+from windlass_adapters.testing.steppedstore import SteppedStore
 from windlass_adapters.testing.stepping import Cut, InlineExecutor, Killed
 from windlass_schemas import CloudEvent, Condition, Key
 
@@ -85,8 +86,10 @@ class World:
 
     async def _open(self) -> None:
         """Start a daemon's kernel on the state that there is. Everything is looked at once."""
-        executor = self._executor if self.inline else None
-        self.store = await SqliteStore.open(self.folder / DATABASE, executor)
+        file = self.folder / DATABASE
+        self.store = await (
+            SteppedStore.open(file, self._executor) if self.inline else SqliteStore.open(file)
+        )
         self.targets = Targets(
             self.store,
             Registry({"local": self.adapter}),
