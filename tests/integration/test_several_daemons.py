@@ -46,7 +46,7 @@ def test_a_daemon_that_is_killed_leaves_nothing_undone_and_nothing_done_twice(
     doomed.kill()
     sharing.settled(2 * COUNT)
     assert sharing.faults() == []
-    assert sharing.ask("SELECT name FROM lease WHERE owner = 'a'") == []
+    assert sharing.ask("SELECT name FROM lease WHERE who(owner) = 'a'") == []
 
 
 def test_a_daemon_that_sleeps_longer_than_its_lease_writes_nothing_when_it_wakes(
@@ -75,8 +75,8 @@ def test_a_daemon_that_is_told_to_stop_hands_everything_over(sharing: Crew) -> N
     going = sharing.start("a", latency=0.3, lease=600)
     sharing.until(lambda: sharing.shelf.by_daemon()["a"] >= 3, "some is made")
     assert going.stop() == 0
-    assert sharing.ask("SELECT key FROM agenda WHERE owner = 'a'") == []
-    assert sharing.ask("SELECT name FROM lease WHERE owner = 'a'") == []
+    assert sharing.ask("SELECT key FROM agenda WHERE who(owner) = 'a'") == []
+    assert sharing.ask("SELECT name FROM lease WHERE who(owner) = 'a'") == []
     sharing.start("b")
     sharing.settled(2 * COUNT)
     assert sharing.faults() == []
@@ -88,11 +88,11 @@ def test_the_source_is_followed_by_one_and_by_another_when_that_one_dies(sharing
     sharing.settled(4)
     sharing.start("b")
     sharing.until(lambda: "b" in sharing.ask("SELECT name FROM daemon"), "b is there")
-    assert sharing.ask("SELECT owner FROM lease WHERE name LIKE 'source:%'") == ["a"]
+    assert sharing.ask("SELECT who(owner) FROM lease WHERE name LIKE 'source:%'") == ["a"]
     first.kill()
     sharing.declare(5)
     sharing.settled(10)
-    assert sharing.ask("SELECT owner FROM lease WHERE name LIKE 'source:%'") == ["b"]
+    assert sharing.ask("SELECT who(owner) FROM lease WHERE name LIKE 'source:%'") == ["b"]
     assert sharing.faults() == []
 
 

@@ -89,10 +89,10 @@ class Postgres:
             self._server.wait(BOUND)
             self._server = None
 
-    def database(self) -> str:
-        """The URL of an empty database."""
-        name = next(self._names)
-        self.execute(f"CREATE DATABASE {name}")
+    def database(self, template: str = "template1", name: str = "") -> str:
+        """The URL of a database that is empty, or a copy."""
+        name = name or next(self._names)
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
 
     def execute(self, statement: str, database: str = "postgres", user: str = "postgres") -> str:
