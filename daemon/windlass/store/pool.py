@@ -60,8 +60,10 @@ class Database:
         """Why the last statement came to nothing; empty when it came to something."""
 
     @classmethod
-    async def open(cls, address: Address, application: str, idle: timedelta) -> Database:
-        """Connect, and bring the schema up to date.
+    async def open(
+        cls, address: Address, application: str, idle: timedelta, *, migrate: bool = True
+    ) -> Database:
+        """Connect, and bring the schema up to date, or refuse one that is not.
 
         A transaction that does nothing for ``idle`` is ended by the server, so that a daemon that
         is stopped in the middle of one holds nobody up. Raises StoreError.
@@ -73,7 +75,7 @@ class Database:
         database = cls(address, pool, application)
         try:
             async with database.connection() as connection:
-                await _migrate(connection)
+                await _migrate(connection, allowed=migrate)
         except BaseException:
             pool.terminate()
             raise
@@ -233,13 +235,18 @@ def _words(error: BaseException) -> str:
     )
 
 
-async def _migrate(connection: asyncpg.Connection) -> None:
+async def _migrate(connection: asyncpg.Connection, *, allowed: bool) -> None:
     """Run the migrations that the schema has not seen, forward only, one daemon at a time."""
     migrations = load_migrations("postgres")
     newest = migrations[-1][0]
     version = await _version(connection)
     if version == newest:
         return
+    if version < newest and not allowed:
+        raise StoreError(
+            f"the database has schema {version} and this windlass needs {newest};"
+            " start its daemon, or run windlass migrate"
+        )
     if version < newest:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATING)
