@@ -172,7 +172,7 @@ async def _compose(path: Path, worktree: bool, settings: Settings) -> AsyncItera
     source = await open_source(
         path, worktree=worktree, keep=artifacts.put_stream, check=adapter_check(registry)
     )
-    store = await open_store(settings)
+    store = await open_store(settings, metrics.sharing.database_errors.inc)
     targets = Targets(
         store,
         registry,

@@ -158,7 +158,7 @@ def get(
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with each change.")] = False,
     server: Server = SERVER,
 ) -> None:
-    """List objects and how they are."""
+    """List objects and how they are; ``get daemons`` lists the daemons that share the store."""
     from windlass.cli.looking import get
 
     with _daemon(server) as client:

@@ -219,6 +219,8 @@ class Object:
     """Number of the last event of this object."""
     author: str = ""
     """Who declared this generation."""
+    due: bool = field(default=False, compare=False)
+    """Whether a daemon works on it or may begin to; only a store that is shared knows it."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import cache
@@ -54,8 +54,8 @@ class Database:
         self._application = application
         self.asked = 0
         """Statements so far."""
-        self.errors = 0
-        """Times that the database could not do its work."""
+        self.on_error: Callable[[], None] = _nothing
+        """Called each time that the database could not do its work."""
         self.trouble = ""
         """Why the last statement came to nothing; empty when it came to something."""
 
@@ -92,7 +92,7 @@ class Database:
                 yield connection
         except StoreError as error:
             if isinstance(error, AwayError):
-                self.errors += 1
+                self.on_error()
                 self.trouble = str(error)
             raise
         else:
@@ -132,6 +132,10 @@ class Database:
     def terminate(self) -> None:
         """Drop all connections at once, as a killed process does."""
         self._pool.terminate()
+
+
+def _nothing() -> None:
+    """Nobody counts."""
 
 
 class AwayError(StoreError):
