@@ -12,7 +12,7 @@ from windlass.store import rows
 from windlass.store.address import Address
 from windlass.store.base import Claim, LeaseLostError, Outcome, StoreError
 from windlass.store.books import Books
-from windlass.store.leases import Leases
+from windlass.store.leases import Leases, application_of
 from windlass.store.pool import Argument, Database, Session
 from windlass.store.roster import Member, source_lease
 from windlass.store.statements import T, Transaction, Work
@@ -40,7 +40,7 @@ class PostgresStore(Books):
         ``clock`` is for tests that own the time; else the server's counts, for all daemons alike.
         Raises StoreError.
         """
-        database = await Database.open(address, f"windlass {member.name}", member.lease / 3)
+        database = await Database.open(address, application_of(member.name), member.lease / 3)
         store = cls(database, Leases(database, member, clock))
         try:
             await database.rows("put_meta", key="install", value=uuid.uuid4().hex)
