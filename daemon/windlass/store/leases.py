@@ -81,6 +81,10 @@ class Leases(Roster):
         await self._rows("evict", application=application_of(self.name))
         await self._rows("free")
 
+    def work_on(self, database: Database) -> None:
+        """Say everything further over these connections."""
+        self._db = database
+
     async def beat(self) -> int:
         found = await self._rows("beat", lease=self.lease)
         if not found:
