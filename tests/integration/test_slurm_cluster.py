@@ -29,7 +29,7 @@ def test_a_users_job_runs_as_the_user_and_ends_in_what_the_cluster_remembers(sit
     site.await_state(
         lambda: [job, site.user.name, "job.sh", "COMPLETED"] in site.squeue(), "run the job"
     )
-    assert (site.login.root / "out").read_text() == f"{site.user.uid}\n"
+    assert site.here(site.login.root / "out").read_text() == f"{site.user.uid}\n"
     if site.site.accounting:
         row = f"{job}|COMPLETED|physics"
         asked = ("sacct", "-X", "-n", "-P", "-o", "JobID,State,Account")
@@ -53,11 +53,11 @@ def test_nothing_of_a_cluster_is_left() -> None:
     """Neither a daemon nor a job that still runs nor a file."""
     with cluster() as running:
         folder = running.layout.folder
-        script = running.login.root / "job.sh"
+        script = running.here(running.login.root / "job.sh")
         script.write_text("#!/bin/sh\ntrap '' TERM HUP\necho $$ > pid\nexec sleep 600\n")
         where = str(running.login.root)
         running.run("sbatch", "--chdir", where, "--output=/dev/null", str(script))
-        pid = running.login.root / "pid"
+        pid = running.here(running.login.root / "pid")
         running.await_state(lambda: pid.exists() and pid.read_text(), "start the job")
         job = int(pid.read_text())
         os.kill(job, 0)

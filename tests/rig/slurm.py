@@ -22,8 +22,10 @@ from pathlib import Path
 from rig.nursery import Nursery
 from rig.project import free_ports
 from rig.slurm_site import (
+    HOMES,
     HOST,
     OTHER,
+    SCRATCH,
     USER,
     Layout,
     Person,
@@ -50,7 +52,7 @@ class Login:
     key: Path
     known_hosts: Path
     root: Path
-    """On the shared scratch, and the user's own."""
+    """The user's own folder on the scratch, by its name on the cluster."""
 
 
 class Cluster:
@@ -61,7 +63,7 @@ class Cluster:
     def __init__(self, folder: Path, site: Site) -> None:
         self.site = site
         self.layout = Layout(folder)
-        self.accounts = people(folder)
+        self.accounts = people()
         sshd, ctld, dbd, maria, *slurmd = free_ports(4 + site.nodes)
         self.ports = Ports(sshd, ctld, dbd, maria, tuple(slurmd))
         self._prepare()
@@ -79,10 +81,19 @@ class Cluster:
     def login(self) -> Login:
         """How one reaches it."""
         etc = self.layout.folder / "etc"
-        root = self.layout.folder / "scratch" / self.user.name
+        above = self.layout.folder / "scratch" if os.geteuid() else SCRATCH
+        root = above / self.user.name
         return Login(
             HOST, self.ports.sshd, self.user.name, etc / "user_key", etc / "known_hosts", root
         )
+
+    def here(self, path: Path | str) -> Path:
+        """Where the test finds what is called ``path`` on the cluster."""
+        if not os.geteuid():
+            for outside, inside in ((SCRATCH, "scratch"), (HOMES, "home")):
+                if Path(path).is_relative_to(outside):
+                    return self.layout.folder / inside / Path(path).relative_to(outside)
+        return Path(path)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -247,6 +258,8 @@ class Cluster:
             for above in ("home", "scratch"):
                 (folder / above / person.name).mkdir(mode=0o700)
                 os.chown(folder / above / person.name, person.uid, person.gid)
+        if not os.geteuid():
+            (folder / "home" / self.user.name / ".profile").write_text("# of a login shell\n")
         etc = folder / "etc"
         self.layout.slurm_conf.write_text(slurm_conf(site, self.layout, self.ports))
         # The cgroup plugin would look for a hierarchy that a container or a plain machine lacks.
@@ -268,12 +281,17 @@ class Cluster:
         (folder / "munge" / "key").chmod(0o400)
 
     def _enter(self) -> list[str]:
-        """As root: into a mount namespace where the accounts exist."""
+        """As root: into a mount namespace where the accounts, homes and the scratch exist.
+
+        Neither is below /tmp there, because a container sees the host's /tmp.
+        """
         if os.geteuid():
             return []
         Path("/run/sshd").mkdir(exist_ok=True)
-        binds = password_files(self.layout.folder, self.accounts)
-        script = "".join(f"mount --bind {copy} {system}\n" for system, copy in binds.items())
+        folder = self.layout.folder
+        binds = password_files(folder, self.accounts)
+        binds |= {str(HOMES): folder / "home", str(SCRATCH): folder / "scratch"}
+        script = "".join(f"mount --bind {ours} {system}\n" for system, ours in binds.items())
         return ["unshare", "-m", "sh", "-ec", script + 'exec "$@"', "sh"]
 
     def _inside(self) -> list[str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 USER, OTHER = "ada", "bob"
 """Who submits, and whose jobs nobody else may harm; when the tests run as root."""
 HOST = "127.0.0.1"
+HOMES, SCRATCH = Path("/home"), Path("/srv")
+"""Where root's cluster has them."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,14 @@ class Layout:
         return self.folder / "log" / f"{name}.log"
 
 
-def people(folder: Path) -> dict[str, Person]:
+def people() -> dict[str, Person]:
     """The accounts: of their own for root's cluster, else only the one who runs the tests."""
     if os.geteuid():
         me = pwd.getpwuid(os.geteuid())
         mine = Person(me.pw_name, me.pw_uid, me.pw_gid, Path(me.pw_dir))
         return {USER: mine, OTHER: mine}
     return {
-        name: Person(name, uid, uid, folder / "home" / name)
-        for name, uid in ((USER, 28001), (OTHER, 28002))
+        name: Person(name, uid, uid, HOMES / name) for name, uid in ((USER, 28001), (OTHER, 28002))
     }
 
 
