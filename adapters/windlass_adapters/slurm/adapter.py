@@ -62,7 +62,7 @@ class SlurmAdapter(Adapter, ReadsLogs):
     def __init__(self, context: AdapterContext, params: BaseModel) -> None:
         self._params = SlurmParams.model_validate(params.model_dump())
         self.connection = Connection(self._params)
-        login = Login(self.connection, self._params, context.install)
+        login = Login(self.connection, self._params, context.install, context.state)
         staging = Staging(login, self.connection, context.artifacts)
         submitter = Submitter(login, staging, self._params, context.target)
         fetching = Fetching(login, self.connection, context.artifacts, context.state)

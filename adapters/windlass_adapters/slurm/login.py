@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import structlog
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -35,9 +37,12 @@ TIMEOUT = 60.0
 MUTATING = frozenset({"submit", "cancel", "bury"})
 _INSTALL = """
 import os, sys
-size, path = int(sys.argv[1]), sys.argv[2]
+size, path, first = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+folder = os.path.dirname(path)
+if first == "no" and not os.path.exists(folder + "/../OWNER"):
+    sys.exit("OWNER is not there")
 os.umask(63)
-os.makedirs(os.path.dirname(path), exist_ok=True)
+os.makedirs(folder, exist_ok=True)
 data = b""
 while len(data) < size:
     piece = os.read(0, size - len(data))
@@ -71,12 +76,16 @@ class Greeting(BaseModel):
 class Login:
     """Calls to one login node. All methods raise AdapterError only."""
 
-    def __init__(self, connection: Connection, params: SlurmParams, install: str) -> None:
+    def __init__(
+        self, connection: Connection, params: SlurmParams, install: str, folder: Path
+    ) -> None:
+        """``folder`` is the Target's own here; it remembers that a root was ours once."""
         self._connection = connection
         self._params = params
         self._install = install
         self._program = remote_program()
         self.script = job_script()
+        self._rooted = folder / "roots" / hashlib.sha256(params.remote_root.encode()).hexdigest()
         self._path = f"{params.remote_root}/bin/{self._program.name}"
         self._greeting: Greeting | None = None
         self._greeted = 0
@@ -108,15 +117,37 @@ class Login:
 
     async def _greet(self) -> Greeting:
         content = self._program.content
-        command = f"{self._params.remote_python} -I -c '{_INSTALL}' {len(content)} {self._path}"
-        scripts: Json = {self.script.name: self.script.content.decode()}
-        found = await self._ask(command, "hello", {"programs": scripts}, (), before=content)
+        first = not await asyncio.to_thread(self._rooted.exists)
+        words = f"{len(content)} {self._path} {'yes' if first else 'no'}"
+        command = f"{self._params.remote_python} -I -c '{_INSTALL}' {words}"
+        request: Json = {
+            "programs": {self.script.name: self.script.content.decode()},
+            "first": first,
+        }
+        try:
+            found = await self._ask(command, "hello", request, (), before=content)
+        except CommandError as error:
+            raise TransientError(self._why(error)) from None
+        await asyncio.to_thread(self._remember)
         try:
             greeting = Greeting.model_validate(found)
         except ValidationError as error:
             raise TransientError(f"{self._connection.name}: {error.errors()[0]['msg']}") from None
         _log.info("cluster", host=self._connection.name, slurm=greeting.version, node=greeting.node)
         return greeting
+
+    def _why(self, error: CommandError) -> str:
+        if "OWNER is not there" not in str(error):
+            return f"{error}; is params.remotePython right?"
+        return (
+            f"{self.root} on {self._connection.name} is not as it was left: is its disk mounted?"
+            f" If it was removed for good, remove {self._rooted} too"
+        )
+
+    def _remember(self) -> None:
+        """From now on, a root that is not there is a disk that is away, never a new root."""
+        self._rooted.parent.mkdir(parents=True, exist_ok=True)
+        self._rooted.write_text(f"{self.root}\n")
 
     async def _ask(
         self,

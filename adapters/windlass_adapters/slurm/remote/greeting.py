@@ -15,6 +15,8 @@ def hello(site: Site, request: Request, _stream: BinaryIO) -> Answer:
         raise Refused(
             "owner", "%s is the home folder; choose a folder on a shared disk" % site.root
         )
+    if not request["first"]:
+        site.check_owner()
     for name in ("", "bin", "cas", "jobs", "trash"):
         os.makedirs(site.path(name), mode=0o700, exist_ok=True)
     if not os.path.exists(site.path("OWNER")):
