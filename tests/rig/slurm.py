@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rig.apptainer.install import double, real
 from rig.nursery import Nursery
 from rig.project import free_ports
 from rig.slurm_site import (
@@ -125,6 +126,11 @@ class Cluster:
         become = [] if os.geteuid() else _become(person)
         environment = {**self.environment, "HOME": str(person.home), "USER": person.name}
         return _run([*self._inside(), *become, *argv], environment, check, timeout)
+
+    @property
+    def containers(self) -> Path:
+        """The folder of ``apptainer`` and ``singularity``, to be put on a job's PATH."""
+        return real() or self.layout.folder / "containers" / "bin"
 
     # ---- what an administrator does
 
@@ -260,6 +266,8 @@ class Cluster:
                 os.chown(folder / above / person.name, person.uid, person.gid)
         if not os.geteuid():
             (folder / "home" / self.user.name / ".profile").write_text("# of a login shell\n")
+        (folder / "containers").mkdir()
+        double(folder / "containers")
         etc = folder / "etc"
         self.layout.slurm_conf.write_text(slurm_conf(site, self.layout, self.ports))
         # The cgroup plugin would look for a hierarchy that a container or a plain machine lacks.
