@@ -136,12 +136,12 @@ async def test_a_login_node_that_goes_and_comes_back_changes_no_run(
 ) -> None:
     """While it is away every answer is a refusal to answer."""
     hpc = Hpc(site, tmp_path)
-    job = hpc.shell("sleep 2; echo 1 > o", outputs={"o": "o"})
+    job = hpc.shell("sleep 4; echo 1 > o", outputs={"o": "o"})
     async with hpc.adapter() as adapter:
         made = await start(adapter, job)
         await observed(adapter, job.owner, made.external, lambda f: "runs" in f.message, "it runs")
-        site.kill("sshd")
         site.drop_sessions()
+        site.kill("sshd")
         error: AdapterError | None = None
         while error is None:  # what was seen a moment ago is still an answer
             try:

@@ -129,4 +129,4 @@ def parse_squeue(text: str, nonce: str, root: str) -> Iterable[Row]:
             if len(fields) != 8 or not fields[6].startswith(root + "/"):
                 continue
             if fields[7].startswith(PREFIX):
-                yield Row(*fields[:6], fields[7])
+                yield Row._make([*fields[:6], fields[7]])
