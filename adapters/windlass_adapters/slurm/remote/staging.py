@@ -22,7 +22,7 @@ def stage(site: Site, folder: str, run: Request) -> Optional[Answer]:
     os.makedirs(parent, mode=0o700, exist_ok=True)
     staging = os.path.join(parent, ".%s.%d" % (run["token"], os.getpid()))
     shutil.rmtree(staging, ignore_errors=True)
-    for name in ("work", "log", "in"):
+    for name in ("work", "log", "in", *(["template"] if run["array"] else [])):
         os.makedirs(os.path.join(staging, name), mode=0o700)
     for path, digest, mode, how in run["files"]:
         place(blob_path(site, digest), os.path.join(staging, path), mode, how)
