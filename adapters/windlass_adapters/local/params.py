@@ -30,5 +30,13 @@ class NoOptions(Frozen):
 class DeploymentOptions(Frozen):
     """How a model is served."""
 
-    threads: int = Field(default=1, ge=1, le=64)
-    """Threads that one inference of this model may use."""
+    threads: int | None = Field(default=None, ge=1, le=64)
+    """Threads that one inference may use; ``resources.cpus`` says the same, by default 1."""
+    max_batch: int = Field(default=32, ge=1, le=4096)
+    """Rows that may run together; 1 turns batching off."""
+    max_delay: Duration | None = Field(default=None, le=timedelta(seconds=10))
+    """How long a free replica may wait for more rows; learned from the model, when absent."""
+    max_waiting: int = Field(default=1024, ge=1, le=1 << 20)
+    """Requests that may wait; more get 429."""
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    """Execution providers of ONNX Runtime, the preferred first."""

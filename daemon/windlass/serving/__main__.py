@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -27,14 +27,14 @@ from starlette.applications import Starlette
 
 from windlass.serving.admin import Admin
 from windlass.serving.deployments import Deployments
-from windlass.serving.front import Front, Limits
+from windlass.serving.front import Front
+from windlass.serving.http import Limits
+from windlass.serving.inference import Inference
+from windlass.serving.listener import STOP_GRACE, Listener
 from windlass.serving.metrics import Metrics
+from windlass.serving.pages import Pages
 from windlass.serving.process import Folder, StartError, public_socket
 
-STOP_GRACE = 30
-"""Seconds that requests under way get at a stop."""
-KEEP_ALIVE = 75
-"""Seconds that an idle connection is kept."""
 LOADERS = 2
 """Versions that are loaded at the same time, over all Deployments."""
 
@@ -53,7 +53,6 @@ class HttpServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=STOP_GRACE,
             )
         )
@@ -80,20 +79,19 @@ async def serve(folder: Folder, host: str, port: int) -> None:
     port = public.getsockname()[1]
     folder.announce(host, port, version)
     log.info("serving", host=host, port=port, pid=os.getpid(), version=version)
-    metrics = Metrics()
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 2, "infer")
+    metrics, limits = Metrics(), Limits()
     async with asyncio.TaskGroup() as tasks:
         loads = ThreadPoolExecutor(LOADERS, "load")
         deployments = Deployments(tasks, loads, metrics.load_ended)
-        front = Front(deployments, metrics, pool, version, Limits())
-        admin = Admin(deployments, version, stop.set)
-        servers = HttpServer(front.app(), public), HttpServer(admin.app(), private)
-        for server in servers:
-            tasks.create_task(server.run_until_stopped())
-        await stop.wait()
-        log.info("stopping", grace=STOP_GRACE)
-        for server in servers:
-            server.should_exit = True
+        inference = Inference(deployments, limits)
+        metrics.watch(deployments.all, inference.strangers)
+        front = Front(inference, Pages(inference, metrics, version), metrics, limits)
+        admin = HttpServer(Admin(deployments, version, stop.set).app(), private)
+        tasks.create_task(admin.run_until_stopped())
+        async with Listener(front, limits, public):
+            await stop.wait()
+            log.info("stopping", grace=STOP_GRACE)
+        admin.should_exit = True
         deployments.cancel()
     folder.withdraw()
     log.info("stopped")
@@ -107,13 +105,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Folder(options.state.absolute())
     try:
         folder.hold()
-        asyncio.run(serve(folder, options.host, options.port))
+        _run(serve(folder, options.host, options.port))
     except StartError as error:
         log.error("cannot start", message=str(error))  # noqa: TRY400 - the message says it all
         with contextlib.suppress(OSError):
             folder.report(error)
         return error.code
     return 0
+
+
+def _run(work: Coroutine[None, None, None]) -> None:
+    """In uvloop where it is installed; the loop of the standard library does as well."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
 
 
 def _parser() -> argparse.ArgumentParser:
