@@ -151,6 +151,26 @@ class TestTritonclient:
         assert isinstance(calls["expected"], dict)
         assert calls["default"] == calls["expected"]["FP32"]
 
+    def test_every_way_of_sending_gives_the_same(self, calls: dict[str, object]) -> None:
+        assert isinstance(calls["expected"], dict)
+        row, whole = calls["expected"]["FP32"], calls["expected"]["INT64"]
+        ways = ("version 1", "packed request", "packed answer", "aio")
+        assert [calls[way] for way in ways] == [row] * 4
+        assert [calls[way] for way in ("bytes to json", "json to bytes")] == [whole] * 2
+        assert calls["at once"] == 8
+
+    def test_it_reads_configuration_statistics_and_index(self, calls: dict[str, object]) -> None:
+        config, statistics, index = (calls[name] for name in ("config", "statistics", "index"))
+        assert isinstance(config, dict)
+        assert isinstance(statistics, dict)
+        assert isinstance(index, list)
+        assert config["max_batch_size"] == 32
+        assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [2]}]
+        (stats,) = statistics["model_stats"]
+        assert stats["inference_count"] >= stats["inference_stats"]["success"]["count"] > 0
+        states = {entry["name"]: entry["state"] for entry in index}
+        assert (states["fp32"], states["broken"]) == ("READY", "UNAVAILABLE")
+
     def test_its_errors_carry_the_status_and_the_words(self, calls: dict[str, object]) -> None:
         assert calls["wrong shape"] == [
             "400",

@@ -28,6 +28,7 @@ class Announcement(TypedDict):
     host: str
     port: int
     version: str
+    grpc_port: int | None
 
 
 def until(condition: Callable[[], bool], what: str, bound: float = 20.0) -> None:
@@ -47,8 +48,9 @@ def digest_of_file(path: Path) -> str:
 class Serving:
     """One serving process. Use inside ``with``; leaving kills what is left of it."""
 
-    def __init__(self, state: Path, port: int = 0) -> None:
+    def __init__(self, state: Path, port: int = 0, *more: str) -> None:
         self.state = state
+        self._more = more
         self._process: subprocess.Popen[bytes] | None = None
         self._port = port
         state.mkdir(parents=True, exist_ok=True)
@@ -80,7 +82,7 @@ class Serving:
         command = [sys.executable, "-m", "windlass.serving", "--state", str(self.state)]
         with (self.state / "log").open("ab") as log:
             self._process = process = subprocess.Popen(
-                [*command, "--port", str(self._port)],
+                [*command, "--port", str(self._port), *self._more],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

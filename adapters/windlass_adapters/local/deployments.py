@@ -86,7 +86,9 @@ def wanted_server(desired: Desired, deployment: Deployment, params: LocalParams)
         role=SERVER_ROLE,
         name=served_name(desired.owner.key),
         # Where it is served counts: a Target that moves takes its Deployments along.
-        digest=digest_of(body | {"host": params.host, "port": params.port}),
+        digest=digest_of(
+            body | {"host": params.host, "port": params.port, "grpc": params.grpc_port}
+        ),
         body=body,
     )
 
@@ -243,6 +245,7 @@ class Deployments:
             message=view.message or "",
             signature=view.signature,
             url=_url(live, view.name),
+            detail={"grpc": _place(live, live.grpc_port)} if live.grpc_port else {},
         )
 
 
@@ -251,6 +254,9 @@ _STATES = {"Progressing": State.PROGRESSING, "Live": State.LIVE, "Failed": State
 
 
 def _url(live: Listening, name: str) -> str:
+    return f"http://{_place(live, live.port)}/v2/models/{name}/infer"
+
+
+def _place(live: Listening, port: int) -> str:
     host = _ANYWHERE.get(live.host, live.host)
-    host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{live.port}/v2/models/{name}/infer"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

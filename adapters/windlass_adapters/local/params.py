@@ -17,6 +17,8 @@ class LocalParams(Frozen):
     """Address on which models are served."""
     port: int = Field(default=8701, ge=0, le=65535)
     """Port on which models are served; 0 takes a free one."""
+    grpc_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port on which models are served over gRPC; 0 takes a free one. Not at all, when absent."""
     python: str | None = Field(default=None, min_length=1)
     """The Python for ``.py`` entrypoints; by default the one that runs Windlass."""
     grace: Duration = timedelta(seconds=10)

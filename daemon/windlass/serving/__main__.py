@@ -15,8 +15,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -67,34 +68,66 @@ class HttpServer(uvicorn.Server):
         await self.serve(sockets=[self._listener])
 
 
-async def serve(folder: Folder, host: str, port: int) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where clients call."""
+
+    host: str
+    port: int
+    grpc_port: int | None = None
+    """None: not at all."""
+
+
+async def serve(folder: Folder, place: Place) -> None:
     """Listen, announce, and serve until a signal comes. Raises StartError."""
     version = _version()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    public = public_socket(host, port)
+    public = public_socket(place.host, place.port)
     private = folder.admin_socket()
     port = public.getsockname()[1]
-    folder.announce(host, port, version)
-    log.info("serving", host=host, port=port, pid=os.getpid(), version=version)
     metrics, limits = Metrics(), Limits()
-    async with asyncio.TaskGroup() as tasks:
+    async with _plain_errors(), asyncio.TaskGroup() as tasks:
         loads = ThreadPoolExecutor(LOADERS, "load")
         deployments = Deployments(tasks, loads, metrics.load_ended)
         inference = Inference(deployments, limits)
         metrics.watch(deployments.all, inference.strangers)
         front = Front(inference, Pages(inference, metrics, version), metrics, limits)
         admin = HttpServer(Admin(deployments, version, stop.set).app(), private)
-        tasks.create_task(admin.run_until_stopped())
-        async with Listener(front, limits, public):
+        async with contextlib.AsyncExitStack() as open_ports:
+            grpc_port = None
+            if place.grpc_port is not None:
+                from windlass.serving.grpc_v2.server import Calls, GrpcServer
+
+                calls = Calls(inference, metrics, version)
+                server = GrpcServer(calls, place.host, place.grpc_port, limits)
+                await open_ports.enter_async_context(server)
+                grpc_port = server.port
+            await open_ports.enter_async_context(Listener(front, limits, public))
+            tasks.create_task(admin.run_until_stopped())
+            folder.announce(place.host, port, version, grpc_port)
+            where = {"host": place.host, "port": port, "grpc_port": grpc_port}
+            log.info("serving", **where, pid=os.getpid(), version=version)
             await stop.wait()
             log.info("stopping", grace=STOP_GRACE)
         admin.should_exit = True
         deployments.cancel()
     folder.withdraw()
     log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _plain_errors() -> AsyncIterator[None]:
+    """A start that failed inside a group of tasks is still one error with one message."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        found = group.subgroup(StartError)
+        if found is None:
+            raise
+        raise found.exceptions[0] from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Folder(options.state.absolute())
     try:
         folder.hold()
-        _run(serve(folder, options.host, options.port))
+        _run(serve(folder, Place(options.host, options.port, options.grpc_port)))
     except StartError as error:
         log.error("cannot start", message=str(error))  # noqa: TRY400 - the message says it all
         with contextlib.suppress(OSError):
@@ -131,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, required=True, help="folder of this process's own")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=_port, default=8701, help="port; 0 takes a free one")
+    parser.add_argument("--grpc-port", type=_port, help="port for gRPC; 0 takes a free one")
     return parser
 
 

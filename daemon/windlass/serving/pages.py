@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from windlass.serving.deployments import Deployment, Served
+from windlass.serving.deployments import Deployment, Deployments, Served
 from windlass.serving.http import Head, Reply, json_reply, refusal
 from windlass.serving.inference import Inference
 from windlass.serving.metrics import Metrics
@@ -73,7 +73,7 @@ class Pages:
             case ["v2", "repository", "index"]:
                 return Page(self._index, POST)
             case ["v2", "repository", "models", name, "load" | "unload" as wish]:
-                return Page(lambda head, body: self._wish(name, wish), POST)
+                return Page(lambda head, body: load_or_unload(self._inference, name, wish), POST)
         return None
 
     def _of_model(self, name: str, version: str | None, rest: str) -> Page:
@@ -125,22 +125,29 @@ class Pages:
             ready_only = bool(wish.get("ready", False))
         except (ValueError, AttributeError):
             return refusal(400, 'the body is no JSON object; send {} or {"ready": true}')
-        entries = [_entry(each) for each in self._deployments.all()]
-        return json_reply(200, [e for e in entries if e["state"] == "READY" or not ready_only])
-
-    def _wish(self, name: str, wish: str) -> Reply:
-        found = self._inference.find(name)
-        if isinstance(found, Reply):
-            return found
-        if wish == "load":
-            return json_reply(200, {})
-        text = "is served because its spec says so; remove the document, or suspend it"
-        return refusal(403, f"model {name} {text}")
+        return json_reply(200, index(self._deployments, ready_only=ready_only))
 
 
 def _fixed(document: object) -> Page:
     reply = json_reply(200, document)
     return Page(lambda head, body: reply)
+
+
+def index(deployments: Deployments, *, ready_only: bool) -> list[dict[str, str]]:
+    """The repository extension's list of what is served."""
+    entries = [_entry(each) for each in deployments.all()]
+    return [each for each in entries if each["state"] == "READY" or not ready_only]
+
+
+def load_or_unload(inference: Inference, name: str, wish: str) -> Reply:
+    """The repository extension's orders: success where nothing would change, else refused."""
+    found = inference.find(name)
+    if isinstance(found, Reply):
+        return found
+    if wish == "load":
+        return json_reply(200, {})
+    text = "is served because its spec says so; remove the document, or suspend it"
+    return refusal(403, f"model {name} {text}")
 
 
 def _entry(deployment: Deployment) -> dict[str, str]:
