@@ -123,7 +123,13 @@ class Serving:
             self._process.wait(10)
 
     def put(
-        self, name: str, model: Path, *, uid: str = "u1", digest: str | None = None
+        self,
+        name: str,
+        model: Path,
+        *,
+        uid: str = "u1",
+        digest: str | None = None,
+        **options: object,
     ) -> httpx.Response:
         """Order a version; its digest is the file's unless another is given."""
         order = {
@@ -132,7 +138,7 @@ class Serving:
             "key": f"Deployment/default/{name}",
             "digest": digest or digest_of_file(model),
             "model_path": str(model),
-            "options": {"threads": 1},
+            "options": {"threads": 1, **options},
         }
         return self.admin.put(f"/deployments/{name}", json=order)
 
@@ -147,9 +153,9 @@ class Serving:
         until(lambda: self.view(name)["state"] != "Progressing", f"{name} settles")
         return self.view(name)
 
-    def deploy(self, name: str, model: Path) -> None:
+    def deploy(self, name: str, model: Path, **options: object) -> None:
         """Order a version and wait until it is in force."""
-        assert self.put(name, model).status_code == 202
+        assert self.put(name, model, **options).status_code == 202  # type: ignore[arg-type]  # not uid
         view = self.settle(name)
         assert view["digest"] == digest_of_file(model), view
 
