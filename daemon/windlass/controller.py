@@ -15,10 +15,10 @@ from windlass.bus.base import Bus
 from windlass.metrics import Metrics
 from windlass.reconciler import Reconciler
 from windlass.sources.base import Source, SourceUnavailableError
-from windlass.store.base import Applied, LeaseLostError, Object, Snapshot, StoreError
+from windlass.store.base import Applied, LeaseLostError, Snapshot, StoreError
 from windlass.targets import Targets
 from windlass.workqueue import Priority, QueueClosed, WorkQueue
-from windlass_schemas import Key, Resource, Target, key_of
+from windlass_schemas import Key
 
 STORE_RETRY = 5.0
 """Seconds until a write is tried again that the store did not take."""
@@ -41,11 +41,9 @@ class Lanes:
         self._targets = targets
         self._lanes: dict[Key, str] = {}
 
-    def put(self, resource: Resource) -> None:
-        """Take note of where a resource is to run."""
-        metadata = resource.metadata
-        target = metadata.name if isinstance(resource, Target) else resource.spec.target
-        self._lanes[key_of(resource)] = f"{metadata.namespace}/{target}"
+    def put(self, key: Key, target: str) -> None:
+        """Take note of where an object is to run."""
+        self._lanes[key] = f"{key.namespace}/{target}"
 
     def __call__(self, key: Key) -> tuple[str, int]:
         lane = self._lanes.get(key, "")
@@ -130,15 +128,15 @@ class Controller:
         with suppress(TimeoutError):
             async with asyncio.timeout(SOURCES_FIRST):
                 await self._all_heard.wait()
-        for object_ in await self._everything():
-            self._lanes.put(object_.resource)
-            self.queue.add(object_.key, Priority.RESYNC)
+        for key, target in await self._everything():
+            self._lanes.put(key, target)
+            self.queue.add(key, Priority.RESYNC)
 
-    async def _everything(self) -> Sequence[Object]:
-        """All objects, however long the store cannot be read."""
+    async def _everything(self) -> Sequence[tuple[Key, str]]:
+        """All objects and their Targets, however long the store cannot be read."""
         while True:
             try:
-                return await self._store.list()
+                return await self._store.placed()
             except StoreError as error:
                 self.store_error = str(error)
                 _log.error("objects not read; trying again", error=str(error))
@@ -164,8 +162,6 @@ class Controller:
 
     async def _take(self, snapshot: Snapshot) -> None:
         """Write a snapshot, however long the store refuses it; a newer one comes after it."""
-        for document in snapshot.documents:
-            self._lanes.put(document.resource)
         async with self._taking:
             self._snapshots[snapshot.source] = snapshot
             applied = await self._apply(snapshot)
@@ -194,6 +190,10 @@ class Controller:
                 await asyncio.sleep(STORE_RETRY)
             else:
                 self.store_error = ""
+                changed = frozenset(applied.changed)
+                for document in snapshot.documents:
+                    if document.key in changed:
+                        self._lanes.put(document.key, document.target)
                 return applied
 
     async def _with_dependents(self, keys: Iterable[Key]) -> list[Key]:

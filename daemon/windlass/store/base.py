@@ -25,8 +25,10 @@ from windlass_schemas import (
     Resource,
     Signature,
     Status,
+    Target,
     canonical_json,
     dump_resource,
+    key_of,
 )
 
 
@@ -53,6 +55,17 @@ class Document:
     path: str
     """Path inside the source, for messages."""
     line: int
+
+    @cached_property
+    def key(self) -> Key:
+        """The object that it declares."""
+        return key_of(self.resource)
+
+    @property
+    def target(self) -> str:
+        """The name of the Target that it runs on; a Target is its own."""
+        resource = self.resource
+        return resource.metadata.name if isinstance(resource, Target) else resource.spec.target
 
     @cached_property
     def canonical(self) -> str:
@@ -353,6 +366,10 @@ class Store(Protocol):
     @abstractmethod
     async def list(self, kind: str | None = None, namespace: str | None = None) -> Sequence[Object]:
         """Read all objects, in the order of their keys."""
+
+    @abstractmethod
+    async def placed(self) -> Sequence[tuple[Key, str]]:
+        """Every key with the name of its Target, in the order of their keys: cheap for all."""
 
     @abstractmethod
     async def dependents(self, key: Key) -> Sequence[Key]:

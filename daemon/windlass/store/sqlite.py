@@ -87,7 +87,7 @@ class SqliteStore(Store):
     def _apply(self, snapshot: Snapshot, now: datetime) -> Applied:
         with self._db.transaction():
             self._check_session()
-            declared = [rows.declared_of(dict(row)) for row in self._db.all("declared")]
+            declared = [rows.declared_of(row) for row in self._db.all("declared")]
             result = take_over(declared, snapshot)
             self._write(result, snapshot, rows.time_text(now))
             for document in result.insert:
@@ -288,7 +288,7 @@ class SqliteStore(Store):
             held = look("externals", uid=found[0]["uid"]) if found else []
         if not found:
             return None
-        return rows.object_of(dict(found[0]), [rows.record_of(r["record"]) for r in held])
+        return rows.object_of(found[0], [rows.record_of(r["record"]) for r in held])
 
     async def list(self, kind: str | None = None, namespace: str | None = None) -> Sequence[Object]:
         return await self._db.run(self._list, kind, namespace)
@@ -298,7 +298,13 @@ class SqliteStore(Store):
         for row in self._db.all("all_externals"):
             records.setdefault(row["uid"], []).append(rows.record_of(row["record"]))
         found = self._db.all("objects", kind=kind, namespace=namespace)
-        return [rows.object_of(dict(row), records.get(row["uid"], ())) for row in found]
+        return [rows.object_of(row, records.get(row["uid"], ())) for row in found]
+
+    async def placed(self) -> Sequence[tuple[Key, str]]:
+        return await self._db.run(self._placed)
+
+    def _placed(self) -> Sequence[tuple[Key, str]]:
+        return [rows.placed_of(row) for row in self._db.all("placed")]
 
     async def dependents(self, key: Key) -> Sequence[Key]:
         with self._db.look() as look:
@@ -306,7 +312,7 @@ class SqliteStore(Store):
         return [Key.parse(row["from_key"]) for row in found]
 
     async def sources(self) -> Sequence[SourceState]:
-        return [rows.source_of(dict(row)) for row in await self._db.run(self._db.all, "sources")]
+        return [rows.source_of(row) for row in await self._db.run(self._db.all, "sources")]
 
     async def history(self, key: Key, limit: int) -> Sequence[Entry]:
         found = await self._db.run(self._db.all, "history", key=str(key), limit=limit)
@@ -370,7 +376,7 @@ class SqliteStore(Store):
             )
 
     def _approve(self, request: Approve, now: datetime) -> tuple[Key, ...]:
-        waiting = [rows.source_of(dict(row)) for row in self._db.all("sources")]
+        waiting = [rows.source_of(row) for row in self._db.all("sources")]
         waiting = [source for source in waiting if source.blocked]
         found = [s for s in waiting if request.revision and s.revision.startswith(request.revision)]
         if not found:

@@ -13,8 +13,7 @@ SELECT value FROM meta WHERE key = :key
 INSERT INTO meta (key, value) VALUES (:key, :value)
 
 -- name: declared
-SELECT key, uid, source, generation, digest, resource, revision, path, line, deleting_since, prune,
-       faults, conflict
+SELECT key, source, digest, resource, path, line, deleting_since, prune, faults, conflict
 FROM desired
 
 -- name: insert_desired
@@ -92,6 +91,9 @@ FROM desired d LEFT JOIN object o ON o.uid = d.uid
 WHERE (:kind IS NULL OR d.kind = :kind)
   AND (:namespace IS NULL OR d.namespace = :namespace)
 ORDER BY d.kind, d.namespace, d.name
+
+-- name: placed
+SELECT key, resource FROM desired ORDER BY kind, namespace, name
 
 -- name: object_by_key
 SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.revision, d.author,
