@@ -72,6 +72,8 @@ class Tally:
 
     schedules: int = 0
     interleavings: int = 0
+    orders: int = 0
+    """What the interleavings stand for, those included that make no difference."""
 
 
 TALLY = Tally()
