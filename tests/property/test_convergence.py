@@ -356,8 +356,8 @@ class Convergence(RuleBasedStateMachine):
         self.watch.left.clear()
         for source in SOURCES:
             self.faulty[source].clear()
-            held = self.declared.sources[source]
-            held.update({key: variant.healed for key, variant in held.items()})
+            documents = self.declared.sources[source]
+            documents.update({key: variant.healed for key, variant in documents.items()})
             await world.take(self.snapshot(source))
         for state in await world.store.sources():
             if state.blocked:
