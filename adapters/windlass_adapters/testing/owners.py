@@ -90,7 +90,7 @@ class Owners:
         self.merged = 0
         """Orders that turned out to be equal to another one on their way."""
         self.orders = 0
-        """How many orders there are, those that make no difference included."""
+        """How many orders there are at least, those that make no difference included."""
 
     async def race_all(self, *, all_orders: bool = False) -> int:
         """Run every race that can make a difference; return how many. Raises AssertionError."""

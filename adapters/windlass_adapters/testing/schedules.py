@@ -73,7 +73,7 @@ class Tally:
     schedules: int = 0
     interleavings: int = 0
     orders: int = 0
-    """What the interleavings stand for, those included that make no difference."""
+    """What the interleavings stand for at least, those included that make no difference."""
 
 
 TALLY = Tally()
