@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 
 from windlass.conditions import Pass, farewell, summarize
 from windlass.plan import Delete, Plan, Situation, Step, Verdict, hold_key
-from windlass.store.base import Entry, ExternalRecord, Hold, Object, Outcome, RecordState
+from windlass.priority import Priority
+from windlass.store.base import Entry, ExternalRecord, Hold, Next, Object, Outcome, RecordState
 from windlass_adapters.base import (
     AdapterError,
     Create,
@@ -20,11 +21,13 @@ from windlass_adapters.base import (
     Update,
     WaitingError,
 )
-from windlass_schemas import Key, Status, references_of
+from windlass_schemas import Key, Reason, Status, references_of
 
 BACKOFF_BASE = 1.0
 BACKOFF_CAP = 300.0
 """Seconds. Full jitter: the delay is drawn from 0 to the exponential bound."""
+AWAY_INTERVAL = 60.0
+"""Seconds between two looks at an object whose host is away; its own daemon comes by itself."""
 PROBE_INTERVAL = timedelta(hours=1)
 """How often a terminal error is tried again although nothing has changed."""
 
@@ -46,6 +49,17 @@ class Result:
     """The source that declares the key too, and can have it now that its owner let it go."""
     label: str = "success"
     """``success``, ``requeue``, ``requeue_after`` or ``error``, as in controller-runtime."""
+
+    @property
+    def priority(self) -> Priority:
+        """Of the next pass."""
+        settled = self.label == "success" and self.requeue_after != 0
+        return Priority.RESYNC if settled else Priority.FOLLOW_UP
+
+    @property
+    def next(self) -> Next:
+        """The same for the store."""
+        return Next(self.requeue_after, self.priority, self.changed, self.wake, self.freed)
 
 
 @dataclass(frozen=True)
@@ -150,7 +164,8 @@ def fail(object_: Object, error: AdapterError, pass_: Pass, draw: Draw) -> tuple
     """The pass did not get as far as a plan: say why, keep everything, try again."""
     key = f"pass:{object_.generation}:{object_.sync_token}"
     old = object_.hold if object_.hold and object_.hold.wanted_digest == key else None
-    hold = _hold_for(error, old, key, (pass_.now, 5.0), draw)
+    poll = AWAY_INTERVAL if error.reason is Reason.HOST_AWAY else 5.0
+    hold = _hold_for(error, old, key, (pass_.now, poll), draw)
     if hold.terminal:  # what is missing may be installed or declared any time
         hold = replace(hold, until=pass_.now + timedelta(minutes=1))
     verdict = Verdict(

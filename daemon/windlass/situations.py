@@ -10,7 +10,7 @@ from windlass.dependencies import Resolution, resolve
 from windlass.plan import Dependent, Situation
 from windlass.reading import Reading
 from windlass.store.base import ExternalRecord, Object, RecordState, Store
-from windlass.targets import OpenTarget, Targets
+from windlass.targets import ElsewhereError, OpenTarget, Targets
 from windlass_adapters.base import (
     Absent,
     AdapterError,
@@ -47,10 +47,12 @@ class Situations:
         resolution = Resolution((), {}) if deleting else await resolve(reading, object_)
         try:
             target = await self._targets.of(object_, reading)
-        except AdapterError:
+        except ElsewhereError:
+            raise
+        except AdapterError as error:
             if deleting:
                 return await self._parting(object_, reading, now)
-            if not resolution.blockers:
+            if not resolution.blockers or error.reason is Reason.HOST_AWAY:
                 raise
             return _without_target(object_, resolution, now)
         wanted: tuple[Wanted, ...] = ()

@@ -30,6 +30,7 @@ from windlass_adapters.base import (
     Owner,
     TerminalError,
     Update,
+    WaitingError,
 )
 from windlass_schemas import (
     BUILT_IN_TARGET,
@@ -42,6 +43,14 @@ from windlass_schemas import (
 T = TypeVar("T")
 
 _log = structlog.get_logger("windlass.targets")
+
+
+class ElsewhereError(WaitingError):
+    """The target lives on the host of another daemon, which alone can reach it."""
+
+    def __init__(self, target: str, home: str) -> None:
+        super().__init__(f"target {target} lives on the host of daemon {home}")
+        self.home = home
 
 
 class OpenTarget:
@@ -191,11 +200,34 @@ class Targets:
                 state=self._folder / id_,
                 artifacts=self._artifacts,
             )
-            adapter = await kind(context, checked).__aenter__()
+            unopened = kind(context, checked)
+            try:
+                await self._check_home(id_, unopened.capabilities.daemon)
+            except AdapterError:  # it has moved away
+                if self._open.pop(id_, None) is not None and found is not None:
+                    await self._close(found)
+                raise
+            adapter = await unopened.__aenter__()
             if found is not None:
                 await self._close(found)
             self._open[id_] = OpenTarget(id_, adapter, declared, self._calls)
             return self._open[id_]
+
+    async def _check_home(self, id_: str, daemon: str | None) -> None:
+        """Refuse a target that lives on another daemon's host. Raises WaitingError."""
+        roster = self._store.roster
+        if roster is None or daemon is None:
+            return
+        home = await roster.bind(id_, daemon)
+        if home.mine:
+            return
+        if home.alive:
+            raise ElsewhereError(id_, home.daemon)
+        raise WaitingError(
+            f"target {id_} lives on the host of daemon {home.daemon}, which is silent;"
+            " start it there, or give the target another daemon: spec.params.daemon",
+            reason=Reason.HOST_AWAY,
+        )
 
     async def _close(self, target: OpenTarget) -> None:
         try:

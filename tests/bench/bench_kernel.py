@@ -26,12 +26,12 @@ from gitrepo import GitRepo
 from rig.fleet import FixedSource, Fleet, FleetBackend, fleet
 from windlass.app import GARBAGE
 from windlass.checks import adapter_check
+from windlass.priority import Priority
 from windlass.registry import Registry
 from windlass.sources.base import Source
 from windlass.sources.namedfiles import hash_only
 from windlass.sources.opening import open_source
 from windlass.store.base import Snapshot
-from windlass.workqueue import Priority
 from windlass_adapters.testing.documents import document
 from windlass_schemas import Key
 

@@ -50,7 +50,7 @@ class Database:
         self.connection = connection
         self._reader = reader
         self._thread = thread
-        self._sql = load_queries("queries.sql")
+        self._sql = load_queries("sqlite")
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Work[Any]] = deque()
@@ -244,7 +244,7 @@ def _connect(file: Path) -> sqlite3.Connection:
 def _migrate(connection: sqlite3.Connection) -> None:
     """Run the migrations that the file has not seen, forward only, each in a transaction."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    migrations = load_migrations()
+    migrations = load_migrations("sqlite")
     newest = migrations[-1][0]
     if version > newest:
         raise StoreError(
