@@ -25,7 +25,9 @@ from bench.plot import Series, plot
 from gitrepo import GitRepo
 from rig.fleet import FixedSource, Fleet, FleetBackend, fleet
 from windlass.app import GARBAGE
+from windlass.checks import adapter_check
 from windlass.priority import Priority
+from windlass.registry import Registry
 from windlass.sources.base import Source
 from windlass.sources.namedfiles import hash_only
 from windlass.sources.opening import open_source
@@ -158,7 +160,13 @@ def write_spec(repository: GitRepo, number: int, version: int) -> None:
 
 
 async def follow(folder: Path) -> Source:
-    return await open_source(folder, worktree=False, keep=hash_only)
+    return await open_source(
+        folder,
+        worktree=False,
+        keep=hash_only,
+        check=adapter_check(Registry()),
+        cache=folder.parent / "read.db",
+    )
 
 
 async def commits(folder: Path, count: int, edits: int) -> Found:

@@ -29,6 +29,7 @@ from windlass_schemas import (
     Status,
     canonical_json,
     dump_resource,
+    key_of,
 )
 
 
@@ -59,6 +60,11 @@ class Document:
     path: str
     """Path inside the source, for messages."""
     line: int
+
+    @cached_property
+    def key(self) -> Key:
+        """The object that it declares."""
+        return key_of(self.resource)
 
     @cached_property
     def canonical(self) -> str:
@@ -383,6 +389,10 @@ class Store(Protocol):
     @abstractmethod
     async def list(self, kind: str | None = None, namespace: str | None = None) -> Sequence[Object]:
         """Read all objects, in the order of their keys."""
+
+    @abstractmethod
+    async def placed(self) -> Sequence[tuple[Key, str]]:
+        """Every key with its lane, ``namespace/target``, in the order of keys: cheap for all."""
 
     @abstractmethod
     async def dependents(self, key: Key) -> Sequence[Key]:

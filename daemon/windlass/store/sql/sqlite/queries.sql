@@ -95,6 +95,14 @@ WHERE (:kind IS NULL OR d.kind = :kind)
   AND (:namespace IS NULL OR d.namespace = :namespace)
 ORDER BY d.kind, d.namespace, d.name
 
+-- name: placed
+SELECT key, namespace || '/' || CASE
+           WHEN kind = 'Target' THEN name
+           WHEN json_valid(resource) THEN coalesce(json_extract(resource, '$.spec.target'), 'local')
+           ELSE 'local' END AS lane
+FROM desired
+ORDER BY kind, namespace, name
+
 -- name: object_by_key
 SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.revision, d.author,
        d.path, d.line, d.created_at, d.generation_at, d.deleting_since, d.prune, d.faults, d.conflict,
