@@ -54,10 +54,13 @@ class Story:
     jobs: int = 3
     large: bool = True
     params: dict[str, object] = field(default_factory=dict)
+    """More of the Target's, or others."""
+    disk: Path | None = None
+    """Where the root lies, if not on the user's scratch."""
 
     def __post_init__(self) -> None:
         name = f"story-{next(_numbers)}-{self.folder.name[-8:]}"
-        self.root = self.cluster.login.root / name
+        self.root = (self.disk or self.cluster.login.root) / name
         self.ledger = self.cluster.here(self.cluster.login.root / f"{name}.ledger")
         self._far_ledger = str(self.cluster.login.root / f"{name}.ledger")
         self.gates = self.cluster.layout.folder / f"gates-{name}"
