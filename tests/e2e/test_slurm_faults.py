@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,23 @@ from rig.slurm_story import Story
 
 pytestmark = pytest.mark.timeout(600)
 
-Tell = Callable[..., Story]
+
+class Bench:
+    """Makes projects and clusters for one test; what is made last ends first."""
+
+    def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
+        self._stack = stack
+        self._folder = folder
+
+    def cluster(self, site: Site) -> Cluster:
+        """A cluster of the test's own."""
+        return self._stack.enter_context(cluster(site))
+
+    def story(self, site: Cluster, name: str = "story", **how: object) -> Story:
+        """A project on a cluster."""
+        story = Story(site, self._folder / name, **how)  # type: ignore[arg-type] # passed on
+        self._stack.callback(story.close)
+        return story
 
 
 @pytest.fixture(scope="module")
@@ -26,25 +42,19 @@ def site() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def tell(tmp_path: Path) -> Iterator[Tell]:
-    """Makes a project on a cluster."""
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Makes projects on a cluster."""
     with contextlib.ExitStack() as stack:
-
-        def make(site: Cluster, name: str = "story", **how: object) -> Story:
-            story = Story(site, tmp_path / name, **how)  # type: ignore[arg-type] # passed on
-            stack.callback(story.close)
-            return story
-
-        yield make
+        yield Bench(stack, tmp_path)
 
 
 def _running(story: Story) -> None:
     story.until(lambda: len(story.starts()) == story.jobs + 4, "everything runs")
 
 
-def test_sshd_dies_with_all_its_sessions_and_comes_back(site: Cluster, tell: Tell) -> None:
+def test_sshd_dies_with_all_its_sessions_and_comes_back(site: Cluster, bench: Bench) -> None:
     """While jobs are submitted, and once more while they run."""
-    story = tell(site, large=False)
+    story = bench.story(site, large=False)
     story.shut("sbatch.after")
     story.project.up()
     story.until(lambda: story.met("sbatch.after"), "a submission is under way")
@@ -62,12 +72,12 @@ def test_sshd_dies_with_all_its_sessions_and_comes_back(site: Cluster, tell: Tel
 
 
 @pytest.mark.long
-def test_the_connection_is_cut_in_the_middle_of_answers(site: Cluster, tell: Tell) -> None:
+def test_the_connection_is_cut_in_the_middle_of_answers(site: Cluster, bench: Bench) -> None:
     """Again and again, at random bytes; then it stays whole."""
     key = " ".join((site.layout.folder / "etc/host_key.pub").read_text().split()[:2])
     with Relay(site.ports.sshd, seed=7) as relay:
         params = {"port": relay.port, "knownHosts": None, "hostKey": key}
-        story = tell(site, params=params)
+        story = bench.story(site, params=params)
         story.go()
         relay.cut_after(3_000, 40_000)
         story.project.up()
@@ -79,10 +89,10 @@ def test_the_connection_is_cut_in_the_middle_of_answers(site: Cluster, tell: Tel
 
 @pytest.mark.parametrize("gate", ["sbatch.before", pytest.param("", marks=pytest.mark.long)])
 def test_the_controller_freezes_while_jobs_are_submitted(
-    site: Cluster, tell: Tell, gate: str
+    site: Cluster, bench: Bench, gate: str
 ) -> None:
     """What sbatch gave up waiting for was submitted all the same: it is found, not doubled."""
-    story = tell(site, large=False)
+    story = bench.story(site, large=False)
     story.go()
     if gate:
         story.shut(gate)
@@ -106,9 +116,9 @@ def _says(story: Story, words: str) -> bool:
 
 
 @pytest.mark.long
-def test_the_controller_is_killed_while_jobs_run(site: Cluster, tell: Tell) -> None:
+def test_the_controller_is_killed_while_jobs_run(site: Cluster, bench: Bench) -> None:
     """It comes back with what it had written down, and the runs end as they would have."""
-    story = tell(site)
+    story = bench.story(site)
     story.project.up()
     _running(story)
     site.admin("scontrol", "reconfigure")
@@ -121,9 +131,9 @@ def test_the_controller_is_killed_while_jobs_run(site: Cluster, tell: Tell) -> N
 
 
 @pytest.mark.long
-def test_the_controller_forgets_jobs_that_it_had_just_taken(site: Cluster, tell: Tell) -> None:
+def test_the_controller_forgets_jobs_that_it_had_just_taken(site: Cluster, bench: Bench) -> None:
     """Killed at once after a submission: ids are handed out again, and mean other jobs."""
-    story = tell(site, large=False, params={"lostAfter": "20s"})
+    story = bench.story(site, large=False, params={"lostAfter": "20s"})
     story.shut("sbatch.after")
     story.project.up()
     story.until(lambda: story.met("sbatch.after"), "a submission is under way")
@@ -137,9 +147,9 @@ def test_the_controller_forgets_jobs_that_it_had_just_taken(site: Cluster, tell:
 
 
 @pytest.mark.long
-def test_munge_stops_and_no_state_goes_back(site: Cluster, tell: Tell) -> None:
+def test_munge_stops_and_no_state_goes_back(site: Cluster, bench: Bench) -> None:
     """Slurm's commands fail; what was known of the runs stays, and then they end well."""
-    story = tell(site, large=False)
+    story = bench.story(site, large=False)
     story.project.up()
     _running(story)
     site.stop("munged")
@@ -153,33 +163,33 @@ def test_munge_stops_and_no_state_goes_back(site: Cluster, tell: Tell) -> None:
 
 
 @pytest.mark.long
-def test_accounting_is_away_while_runs_end(tell: Tell) -> None:
+def test_accounting_is_away_while_runs_end(bench: Bench) -> None:
     """The queue and the runs' own records are enough."""
-    with cluster(Site(accounting=True, message_timeout=5)) as site:
-        story = tell(site)
-        story.project.up()
-        _running(story)
-        site.kill("slurmdbd")
-        story.go()
-        story.settle()
-        assert story.faults() == []
-        site.start("slurmdbd")
+    site = bench.cluster(Site(accounting=True, message_timeout=5))
+    story = bench.story(site)
+    story.project.up()
+    _running(story)
+    site.kill("slurmdbd")
+    story.go()
+    story.settle()
+    assert story.faults() == []
+    site.start("slurmdbd")
 
 
 @pytest.mark.long
-def test_a_run_that_the_queue_forgets_at_once_has_ended_all_the_same(tell: Tell) -> None:
+def test_a_run_that_the_queue_forgets_at_once_has_ended_all_the_same(bench: Bench) -> None:
     """MinJobAge of two seconds, and a daemon that was away for longer."""
-    with cluster(Site(min_job_age=2)) as site:
-        story = tell(site)
-        story.go()
-        daemon = story.project.up()
-        _running(story)
-        daemon.kill()
-        site.await_state(lambda: not story.left(), "all have ended")
-        site.await_state(lambda: not _finished(story), "the queue has forgotten them")
-        story.project.up()
-        story.settle()
-        assert story.faults() == []
+    site = bench.cluster(Site(min_job_age=2))
+    story = bench.story(site)
+    story.go()
+    daemon = story.project.up()
+    _running(story)
+    daemon.kill()
+    site.await_state(lambda: not story.left(), "all have ended")
+    site.await_state(lambda: not _finished(story), "the queue has forgotten them")
+    story.project.up()
+    story.settle()
+    assert story.faults() == []
 
 
 def _finished(story: Story) -> list[list[str]]:
@@ -188,10 +198,10 @@ def _finished(story: Story) -> list[list[str]]:
 
 
 @pytest.mark.long
-def test_the_disk_of_the_cluster_is_full_and_then_is_not(site: Cluster, tell: Tell) -> None:
+def test_the_disk_of_the_cluster_is_full_and_then_is_not(site: Cluster, bench: Bench) -> None:
     """Jobs wait with a reason that names the disk, and then run by themselves."""
     disk = site.small_disk("small", "3m")
-    story = tell(site, large=False, disk=disk)
+    story = bench.story(site, large=False, disk=disk)
     story.go()
     stuffing = disk / "stuffing"
     site.ssh(f"dd if=/dev/zero of={stuffing} bs=4k 2>/dev/null", check=False)
@@ -203,10 +213,10 @@ def test_the_disk_of_the_cluster_is_full_and_then_is_not(site: Cluster, tell: Te
 
 
 @pytest.mark.long
-def test_the_disk_of_the_cluster_is_read_only_and_then_is_not(site: Cluster, tell: Tell) -> None:
+def test_the_disk_of_the_cluster_is_read_only_and_then_is_not(site: Cluster, bench: Bench) -> None:
     """After an error a disk is mounted read-only: nothing is concluded from that."""
     disk = site.small_disk("fragile", "64m")
-    story = tell(site, disk=disk, large=False)
+    story = bench.story(site, disk=disk, large=False)
     daemon = story.project.up()
     _running(story)
     daemon.kill()
@@ -220,12 +230,12 @@ def test_the_disk_of_the_cluster_is_read_only_and_then_is_not(site: Cluster, tel
 
 
 @pytest.mark.long
-def test_a_second_daemon_on_the_same_root_refuses(site: Cluster, tell: Tell) -> None:
+def test_a_second_daemon_on_the_same_root_refuses(site: Cluster, bench: Bench) -> None:
     """Two installations, one folder on the cluster: the first has it, the second says whose."""
-    first = tell(site, "first", large=False)
+    first = bench.story(site, "first", large=False)
     first.project.up()
     _running(first)
-    second = tell(site, "second", large=False, params={"remoteRoot": str(first.root)})
+    second = bench.story(site, "second", large=False, params={"remoteRoot": str(first.root)})
     second.project.up()
     second.until(lambda: _says(second, "belongs to another installation"), "it says so")
     first.go()
@@ -236,9 +246,9 @@ def test_a_second_daemon_on_the_same_root_refuses(site: Cluster, tell: Tell) -> 
 
 
 @pytest.mark.long
-def test_two_daemons_on_the_same_state_are_one(site: Cluster, tell: Tell) -> None:
+def test_two_daemons_on_the_same_state_are_one(site: Cluster, bench: Bench) -> None:
     """The second one refuses to start, and nothing is started twice."""
-    story = tell(site, large=False)
+    story = bench.story(site, large=False)
     story.go()
     story.project.up()
     second = story.project.up()
@@ -248,19 +258,19 @@ def test_two_daemons_on_the_same_state_are_one(site: Cluster, tell: Tell) -> Non
 
 
 @pytest.mark.long
-def test_ten_thousand_jobs_of_others_wait_and_are_left_alone(tell: Tell) -> None:
+def test_ten_thousand_jobs_of_others_wait_and_are_left_alone(bench: Bench) -> None:
     """Ours run and are removed among them."""
-    with cluster(Site(max_array_size=20_001)) as site:
-        crowd = site.add_foreign_jobs(9_000) + [
-            job for _ in range(100) for job in site.add_foreign_jobs(10)
-        ]
-        story = tell(site, large=False)
-        story.project.up()
-        _running(story)
-        story.remove("job-1")
-        story.until(lambda: not story.project.object("Job/job-1"), "it is gone")
-        story.go()
-        story.settle("job-1")
-        assert story.faults("job-1") == []
-        assert site.foreign() == 10_000 + 40
-        site.cancel(*crowd)
+    site = bench.cluster(Site(max_array_size=20_001))
+    crowd = site.add_foreign_jobs(9_000) + [
+        job for _ in range(100) for job in site.add_foreign_jobs(10)
+    ]
+    story = bench.story(site, large=False)
+    story.project.up()
+    _running(story)
+    story.remove("job-1")
+    story.until(lambda: not story.project.object("Job/job-1"), "it is gone")
+    story.go()
+    story.settle("job-1")
+    assert story.faults("job-1") == []
+    assert site.foreign() == 10_000 + 40
+    site.cancel(*crowd)
