@@ -76,12 +76,27 @@ class Hpc:
         self,
         name: str = "train",
         *,
-        files: Mapping[str, bytes | str] | None = None,
-        inputs: Mapping[str, Artifact] | None = None,
+        kept: Mapping[str, bytes | str] | None = None,
+        given: Mapping[str, Artifact] | None = None,
         uid: str = UID,
         **spec: JsonValue,
     ) -> Desired:
-        """A Job as the kernel hands it to the adapter; its files are kept first."""
+        """A Job, by the fields of its spec."""
+        return self.of(name, spec, kept=kept, given=given, uid=uid)
+
+    def of(
+        self,
+        name: str,
+        spec: Mapping[str, JsonValue],
+        *,
+        kept: Mapping[str, bytes | str] | None = None,
+        given: Mapping[str, Artifact] | None = None,
+        uid: str = UID,
+    ) -> Desired:
+        """A Job as the kernel hands it to the adapter; ``kept`` are its files, by path.
+
+        ``given`` are artifacts of other objects, by slot.
+        """
         document: JsonValue = {
             "apiVersion": "windlass/v1",
             "kind": "Job",
@@ -89,16 +104,19 @@ class Hpc:
             "spec": dict(spec),
         }
         resource = parse_resource(document)
-        kept = {}
-        for path, content in (files or {}).items():
+        held = {}
+        for path, content in (kept or {}).items():
             data = content.encode() if isinstance(content, str) else content
-            kept[path] = self.store.put(data, Path(path).name)
+            held[path] = self.store.put(data, Path(path).name)
         owner = Owner(self.install, uid, key_of(resource))
-        return Desired(owner, resource, kept, inputs or {})
+        return Desired(owner, resource, held, given or {})
 
-    def shell(self, text: str, name: str = "train", **more: JsonValue) -> Desired:
+    def shell(
+        self, text: str, name: str = "train", *, uid: str = UID, **spec: JsonValue
+    ) -> Desired:
         """A Job that runs a line of shell."""
-        return self.job(name, command=["sh", "-c", text], **more)
+        given: dict[str, JsonValue] = {"command": ["sh", "-c", text], **spec}
+        return self.of(name, given, uid=uid)
 
     def place(self, owner: Owner, external: External) -> Place:
         """Where a run lies on the cluster."""

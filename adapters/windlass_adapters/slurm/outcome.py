@@ -154,6 +154,8 @@ def _judge_one(evidence: Evidence) -> Verdict:
         return Verdict(Kind.ALIVE, f"job {row.label}: Slurm says {row.state}", job=row.label)
     if record is None:
         return Verdict(Kind.ALIVE, "is looked at next")
+    if record.missing:
+        return Verdict(Kind.GONE, "no job of it may run any more, and there is no folder of it")
     account = _newest(evidence.accounts or (), claim)
     state = row.state if row is not None else account.state.partition(" ")[0] if account else ""
     job = row.label if row is not None else account.id if account else claim or ""
@@ -195,7 +197,8 @@ def _alive(row: Row, record: Record | None) -> Verdict:
         if row.reason in NEVER:
             said = f"{job} can never start: {row.reason}; mend spec.options or ask the site"
             return Verdict(Kind.HOPELESS, said, Reason.UNSCHEDULABLE, job=row.label)
-        return Verdict(Kind.ALIVE, f"{job} waits in the queue ({row.reason})", job=row.label)
+        why = "" if row.reason == "None" else f" ({row.reason})"
+        return Verdict(Kind.ALIVE, f"{job} waits in the queue{why}", job=row.label)
     if row.state in FINISHING:
         return Verdict(Kind.ALIVE, f"{job} is finishing", job=row.label)
     return Verdict(Kind.ALIVE, f"{job} runs on {row.nodes}", job=row.label)
@@ -203,8 +206,6 @@ def _alive(row: Row, record: Record | None) -> Verdict:
 
 def _forgotten(evidence: Evidence, record: Record, claim: str | None) -> Verdict:
     """The queue does not know it, nor does accounting: its own record may."""
-    if record.missing:
-        return Verdict(Kind.GONE, "there is no job and no folder of it")
     if record.cancelled is not None:
         return _cancelled(record)
     end = record.ends.get(evidence.index)

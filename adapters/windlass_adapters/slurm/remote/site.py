@@ -9,7 +9,7 @@ Request = Dict[str, Any]
 Answer = Dict[str, Any]
 PREFIX = "wl-"
 QUERY_TIMEOUT = 45.0
-SQUEUE_FIELDS = "%A|%F|%K|%T|%r|%N|%j"
+SQUEUE_FIELDS = "%A|%F|%K|%T|%r|%N|%Z|%j"
 LIVE = {
     "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT",
     "CONFIGURING", "RUNNING", "RESIZING", "SIGNALING", "STAGE_OUT", "COMPLETING", "EXPEDITING",
@@ -113,14 +113,20 @@ class Site:
             )
             if done.code != 0:
                 raise Refused("controller", done.err.strip() or "squeue did not answer")
-            self._rows = list(parse_squeue(done.out.decode("utf-8", "replace"), self.nonce))
+            text = done.out.decode("utf-8", "replace")
+            self._rows = list(parse_squeue(text, self.nonce, self.root))
         return self._rows
 
 
-def parse_squeue(text: str, nonce: str) -> Iterable[Row]:
-    """Lines that begin with this request's own mark: no name of a job can forge one."""
+def parse_squeue(text: str, nonce: str, root: str) -> Iterable[Row]:
+    """Lines about jobs that were submitted below the root.
+
+    Each begins with this request's own mark: no name of a job can forge one.
+    """
     for line in text.split("\n"):
         if line.startswith(nonce + "|"):
-            fields = line.split("|", 7)[1:]
-            if len(fields) == 7 and fields[6].startswith(PREFIX):
-                yield Row(*fields)
+            fields = line.split("|", 8)[1:]
+            if len(fields) != 8 or not fields[6].startswith(root + "/"):
+                continue
+            if fields[7].startswith(PREFIX):
+                yield Row._make([*fields[:6], fields[7]])
