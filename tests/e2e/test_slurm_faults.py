@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,7 +122,9 @@ def test_the_controller_is_killed_while_jobs_run(site: Cluster, bench: Bench) ->
     story = bench.story(site)
     story.project.up()
     _running(story)
-    site.admin("scontrol", "reconfigure")
+    # What it had not written down yet, Slurm itself takes for cancelled: `_forgets` is about that.
+    running, saved = time.time(), site.layout.folder / "state" / "job_state"
+    site.await_state(lambda: saved.exists() and saved.stat().st_mtime > running, "saved its state")
     site.kill("slurmctld")
     story.go()
     story.until(lambda: _says(story, "does not answer|Unable to contact"), "it says so")
@@ -217,15 +220,18 @@ def test_the_disk_of_the_cluster_is_read_only_and_then_is_not(site: Cluster, ben
     """After an error a disk is mounted read-only: nothing is concluded from that."""
     disk = site.small_disk("fragile", "64m")
     story = bench.story(site, disk=disk, large=False)
-    daemon = story.project.up()
-    _running(story)
-    daemon.kill()
+    story.go()
     site.admin("mount", "-o", "remount,ro", str(disk))
     story.project.up()
     story.until(lambda: _says(story, "Read-only file system"), "it says that it cannot write")
     site.admin("mount", "-o", "remount,rw", str(disk))
-    story.go()
     story.settle()
+    site.admin("mount", "-o", "remount,ro", str(disk))
+    story.remove("job-1")
+    story.until(lambda: _says(story, "Read-only file system"), "it says that it cannot remove")
+    assert story.project.object("Job/job-1")
+    site.admin("mount", "-o", "remount,rw", str(disk))
+    story.until(lambda: not story.project.object("Job/job-1"), "it is gone")
     assert story.faults() == []
 
 
@@ -249,10 +255,9 @@ def test_a_second_daemon_on_the_same_root_refuses(site: Cluster, bench: Bench) -
 def test_two_daemons_on_the_same_state_are_one(site: Cluster, bench: Bench) -> None:
     """The second one refuses to start, and nothing is started twice."""
     story = bench.story(site, large=False)
+    story.project.up().await_answer()
+    assert story.project.up().ended() != 0
     story.go()
-    story.project.up()
-    second = story.project.up()
-    assert second.ended() != 0
     story.settle()
     assert story.faults() == []
 
