@@ -151,9 +151,8 @@ class MemoryAdapter(Adapter):
         body: dict[str, JsonValue] = {**spec, "inputs": inputs, "files": files}
         match resource:
             case Job():
-                for later in ("timeLimit", "retries", "onChange"):
-                    body.pop(later, None)
-                digest = digest_of(body)
+                later = ("timeLimit", "retries", "onChange")  # none of it decides the result
+                digest = digest_of({name: v for name, v in body.items() if name not in later})
                 name = f"{owner.key.namespace}.{owner.key.name}-{owner.uid[:8]}-{digest[7:15]}"
                 return (Wanted("run", name, digest, body, completes=True),)
             case Model() | Deployment():
@@ -200,6 +199,7 @@ def _found(held: Held) -> Found:
         state=held.state,
         digest=held.in_force if moving else held.digest,
         pending_digest=held.digest if moving else None,
+        reason=held.reason,
         message=held.message,
         attempt_counts=held.attempt_counts,
         outputs=held.outputs,
