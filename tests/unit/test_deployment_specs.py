@@ -69,9 +69,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("spec", "field"),
         [
-            ({"autoscaling": {"max": 3, "target": 20}}, "spec.autoscaling"),
-            ({"rollout": {"canary": {}}}, "spec.rollout.canary"),
-            ({"rollout": {"shadow": {}}}, "spec.rollout.shadow"),
             ({"access": "keys"}, "spec.access"),
             ({"resources": {"memory": "1Gi"}}, "spec.resources.memory"),
             ({"resources": {"gpus": 1}}, "spec.resources.gpus"),

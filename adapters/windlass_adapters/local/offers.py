@@ -18,15 +18,9 @@ def refuse_what_is_not_offered(deployment: Deployment) -> None:
 
 
 def _not_offered(spec: DeploymentSpec) -> Iterator[str]:
-    if spec.autoscaling is not None:
-        yield "spec.autoscaling: a local Target does not scale; leave it out"
-    if spec.rollout.canary is not None:
-        yield "spec.rollout.canary: a local Target swaps at once; leave it out"
-    if spec.rollout.shadow is not None:
-        yield "spec.rollout.shadow: a local Target swaps at once; leave it out"
     if spec.access == "keys":
         yield "spec.access: a local Target knows no keys; leave it out, or say public"
     if spec.resources.memory is not None:
-        yield "spec.resources.memory: a local Target sets no limit; leave it out"
+        yield "spec.resources.memory: on a local Target say spec.params.memory of the Target"
     if spec.resources.gpus:
         yield "spec.resources.gpus: on a local Target say spec.options.providers instead"

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from windlass_schemas import Frozen
+from windlass_schemas import MEMORY_PATTERN, Frozen, parse_memory
 from windlass_schemas.scalars import Duration
 
 
@@ -19,10 +19,17 @@ class LocalParams(Frozen):
     """Port on which models are served; 0 takes a free one."""
     grpc_port: int | None = Field(default=None, ge=0, le=65535)
     """Port on which models are served over gRPC; 0 takes a free one. Not at all, when absent."""
+    memory: str | None = Field(default=None, pattern=MEMORY_PATTERN)
+    """What all models together may take, for example ``4Gi``; who is not asked for sleeps then."""
     python: str | None = Field(default=None, min_length=1)
     """The Python for ``.py`` entrypoints; by default the one that runs Windlass."""
     grace: Duration = timedelta(seconds=10)
     """How long a program that must stop has between TERM and KILL."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """``memory`` in bytes."""
+        return parse_memory(self.memory) if self.memory is not None else None
 
 
 class NoOptions(Frozen):

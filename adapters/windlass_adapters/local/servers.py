@@ -32,6 +32,7 @@ class Listening(BaseModel):
     host: str
     port: int
     grpc_port: int | None = None
+    memory: int | None = None
 
     @property
     def process(self) -> ProcessId:
@@ -55,11 +56,19 @@ class Starting:
 class Server:
     """The serving process of one folder."""
 
-    def __init__(self, folder: Path, host: str, port: int, grpc_port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        host: str,
+        port: int,
+        grpc_port: int | None = None,
+        memory: int | None = None,
+    ) -> None:
         self.folder = folder.absolute()
         self._host = host
         self._port = port
         self._grpc_port = grpc_port
+        self._memory = memory
         self._stopping: ProcessId | None = None
 
     def look(self) -> Listening | Starting | None:
@@ -77,6 +86,7 @@ class Server:
             and self._port in (0, listening.port)
             and (listening.grpc_port is None) == (self._grpc_port is None)
             and self._grpc_port in (None, 0, listening.grpc_port)
+            and self._memory == listening.memory
         )
 
     def start(self) -> None:
@@ -92,6 +102,8 @@ class Server:
             if self._grpc_port is not None:
                 place += ["--grpc-port", str(self._grpc_port)]
             arguments = [SERVING_MODULE, "--state", str(self.folder), *place]
+            if self._memory is not None:
+                place += ["--memory", str(self._memory)]
             try:
                 record = str(self.folder / "starting.json")
                 launch(LAUNCHER_MODULE, [record, *arguments], self.folder / "serving.log")

@@ -76,6 +76,8 @@ class Place:
     port: int
     grpc_port: int | None = None
     """None: not at all."""
+    memory: int | None = None
+    """Bytes that all models together may take; None: as much as there is."""
 
 
 async def serve(folder: Folder, place: Place) -> None:
@@ -91,7 +93,7 @@ async def serve(folder: Folder, place: Place) -> None:
     metrics, limits = Metrics(), Limits()
     async with _plain_errors(), asyncio.TaskGroup() as tasks:
         loads = ThreadPoolExecutor(LOADERS, "load")
-        deployments = Deployments(tasks, loads, metrics.load_ended)
+        deployments = Deployments(tasks, loads, metrics.load_ended, place.memory)
         inference = Inference(deployments, limits)
         metrics.watch(deployments.all, inference.strangers)
         front = Front(inference, Pages(inference, metrics, version), metrics, limits)
@@ -107,7 +109,7 @@ async def serve(folder: Folder, place: Place) -> None:
                 grpc_port = server.port
             await open_ports.enter_async_context(Listener(front, limits, public))
             tasks.create_task(admin.run_until_stopped())
-            folder.announce(place.host, port, version, grpc_port)
+            folder.announce(place.host, port, version, grpc_port=grpc_port, memory=place.memory)
             where = {"host": place.host, "port": port, "grpc_port": grpc_port}
             log.info("serving", **where, pid=os.getpid(), version=version)
             await stop.wait()
@@ -138,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Folder(options.state.absolute())
     try:
         folder.hold()
-        _run(serve(folder, Place(options.host, options.port, options.grpc_port)))
+        _run(serve(folder, _place(options)))
     except StartError as error:
         log.error("cannot start", message=str(error))  # noqa: TRY400 - the message says it all
         with contextlib.suppress(OSError):
@@ -164,8 +166,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, required=True, help="folder of this process's own")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=_port, default=8701, help="port; 0 takes a free one")
+    parser.add_argument("--memory", type=int, help="bytes that all models together may take")
     parser.add_argument("--grpc-port", type=_port, help="port for gRPC; 0 takes a free one")
     return parser
+
+
+def _place(options: argparse.Namespace) -> Place:
+    return Place(options.host, options.port, options.grpc_port, options.memory)
 
 
 def _port(text: str) -> int:

@@ -15,7 +15,7 @@ import asyncio
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -132,6 +132,9 @@ class BatchQueue:
         self.busy = 0
         """Requests that wait or run."""
         self._idle = asyncio.Event()
+        self.asleep = False
+        """Whether the model is out of the memory; a request wakes it up."""
+        self.wake: Callable[[], None] = _nobody
         self.executions = 0
         self.batches: dict[int, tuple[int, float]] = {}
         """Number of runs and their seconds, by rows."""
@@ -157,7 +160,9 @@ class BatchQueue:
             return
         self.waiting.append(ask)
         self.busy += 1
-        if not self._scheduled:
+        if self.asleep:
+            self.wake()
+        elif not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
@@ -189,6 +194,21 @@ class BatchQueue:
         self._wanted_lanes = number
         self._schedule()
 
+    def awaken(self, model: OnnxModel) -> None:
+        """Go on with the model loaded anew."""
+        self.model = model
+        self.asleep = False
+        self._schedule()
+
+    def refuse_all(self, status: int, message: str) -> None:
+        """Fail everything that waits."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        self.busy -= len(waiting)
+        for ask in waiting:
+            ask.fail(status, message)
+        self._note_idle()
+
     async def drained(self) -> None:
         """Wait for the last request to end. Only when nobody can put one any more."""
         while self.busy:
@@ -210,7 +230,7 @@ class BatchQueue:
     def _turn(self) -> None:
         """Run what has come since the last turn."""
         self._scheduled = False
-        if not self.waiting:
+        if not self.waiting or self.asleep:
             return
         if self.in_loop and len(self._free) == len(self._lanes):
             asks = self._take(self.cost.rows_within(_TURN, self.most))
@@ -355,6 +375,10 @@ class BatchQueue:
     def _note_idle(self) -> None:
         if not self.busy:
             self._idle.set()
+
+
+def _nobody() -> None:
+    raise AssertionError("a model sleeps and nobody can wake it up")
 
 
 def run(model: OnnxModel, asks: Sequence[Ask]) -> Batch | Exception:

@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from windlass.serving.batching import Ask, Batch
-from windlass.serving.deployments import Deployment, Deployments, Served
+from windlass.serving.deployments import Deployments
 from windlass.serving.http import JSON_LENGTH, Limits, Reply, refusal, unpack
 from windlass.serving.numbers import Requests
 from windlass.serving.oip import OipError
 from windlass.serving.reading import Question
+from windlass.serving.served import Deployment, Served
+from windlass.serving.shadow import Copy
 from windlass.serving.writing import written
 
 Answer = Callable[[Reply], None]
@@ -65,6 +68,7 @@ class Call(Ask):
         "_reply",
         "_served",
         "_still",
+        "copy",
     )
 
     def __init__(
@@ -76,6 +80,7 @@ class Call(Ask):
         self._served = served
         self._form = form
         self._question = question
+        self.copy: Copy | None = None
         if question.timeout is not None:
             self.expires = self.arrived + question.timeout
 
@@ -89,6 +94,8 @@ class Call(Ask):
 
     def done(self, batch: Batch, start: int, stop: int) -> None:
         self._reply(self._form.write(self._served, self._question, batch, start, stop))
+        if self.copy is not None:
+            self.copy.answered(batch.part(start, stop))
         now = time.perf_counter()
         runs = self._served.runs
         runs.successes += 1
@@ -115,6 +122,22 @@ class Call(Ask):
         seconds = time.perf_counter() - self._begun
         self._served.runs.failed(status, seconds)
         self._deployment.requests.ended(status, seconds)
+
+
+def _copied(deployment: Deployment, form: Form, body: bytes) -> Copy | None:
+    """Send a copy to the version that is watched, if there is one and the draw says so."""
+    trial, candidate = deployment.trial, deployment.candidate
+    if trial is None or candidate is None or trial.rollout.way != "shadow":
+        return None
+    if random.random() * 100 >= trial.rollout.weight:
+        return None
+    try:
+        copy = Copy(trial, candidate, form.read(candidate, body))
+    except OipError:
+        candidate.runs.failed(400, 0.0)
+        return None
+    candidate.queue.put(copy)
+    return copy
 
 
 def _always() -> bool:
@@ -191,6 +214,8 @@ class Inference:
             return
         call = Call(deployment, served, form, question)
         call.told(begun, read, answer, still)
+        if deployment.trial is not None and served is deployment.served:
+            call.copy = _copied(deployment, form, body)
         served.queue.put(call)
 
     def refused(self, name: str, status: int, seconds: float) -> None:

@@ -50,6 +50,8 @@ class OnnxModel:
         """Whether all that a request can choose is the number of rows."""
         self.batches = False
         """Whether rows can run together without a change of their results: tried at the load."""
+        self.size = 0
+        """Bytes of the file, which is about what it takes of the memory."""
         self.curve: list[tuple[int, float]] = []
         """(rows, seconds) of the runs of that trial."""
 
@@ -69,6 +71,7 @@ class OnnxModel:
                 f"{path} is no ONNX model that can be loaded: {_plain(error)}"
             ) from error
         model = cls(session, _signature(session))
+        model.size = path.stat().st_size
         model._probe()
         if most_rows > 1:
             trial = Trial(model)
@@ -123,6 +126,8 @@ class Trial:
     def __init__(self, model: OnnxModel) -> None:
         self._model = model
         self._random = np.random.default_rng(7)
+        self.size = 0
+        """Bytes of the file, which is about what it takes of the memory."""
         self.curve: list[tuple[int, float]] = []
 
     def rows_are_independent(self) -> bool:

@@ -14,11 +14,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from windlass.serving.deployments import Deployment, Deployments, Served
+from windlass.serving.deployments import Deployments
 from windlass.serving.http import Head, Reply, json_reply, refusal
 from windlass.serving.inference import Inference
 from windlass.serving.metrics import Metrics
 from windlass.serving.oip import PLATFORM, model_metadata, server_metadata
+from windlass.serving.served import Deployment, Served
 from windlass.serving.tensors import TensorSpec
 
 GET = frozenset({"GET", "HEAD"})

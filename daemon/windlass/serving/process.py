@@ -69,7 +69,7 @@ class Folder:
             os.close(directory)
         return listener
 
-    def announce(self, host: str, port: int, version: str, grpc_port: int | None = None) -> None:
+    def announce(self, host: str, port: int, version: str, **more: int | None) -> None:
         """Say in ``serving.json`` that this process listens, and where. Raises StartError."""
         document = {
             "pid": os.getpid(),
@@ -78,7 +78,7 @@ class Folder:
             "host": host,
             "port": port,
             "version": version,
-            "grpc_port": grpc_port,
+            **more,
         }
         try:
             self._write("serving.json", document)
