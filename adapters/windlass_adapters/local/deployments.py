@@ -71,7 +71,7 @@ def wanted_server(desired: Desired, deployment: Deployment, params: LocalParams)
 
     Raises WaitingError while it has no artifact, TerminalError for what this machine does not do.
     """
-    refuse_what_is_not_offered(deployment)
+    refuse_what_is_not_offered(deployment, params)
     artifact = None
     for reference in references_of(deployment):
         if reference.output is not None:
@@ -89,7 +89,7 @@ def wanted_server(desired: Desired, deployment: Deployment, params: LocalParams)
         name=served_name(desired.owner.key),
         # Where it is served counts: a Target that moves takes its Deployments along.
         digest=digest_of(
-            body | {"host": params.host, "port": params.port, "grpc": params.grpc_port}
+            body | {"target": params.model_dump(mode="json", exclude={"python", "grace"})}
         ),
         body=body,
     )
@@ -104,6 +104,7 @@ def serving_options(spec: DeploymentSpec) -> dict[str, JsonValue]:
         "replicas": max(scaling.min, 1) if scaling is not None else spec.replicas or 1,
         "autoscaling": _autoscaling(scaling),
         "rollout": _rollout(spec.rollout),
+        "access": spec.access or "public",
         "max_batch": options.max_batch,
         "max_delay": delay.total_seconds() if delay is not None else None,
         "max_waiting": options.max_waiting,
@@ -288,7 +289,8 @@ _STATES = {"Progressing": State.PROGRESSING, "Live": State.LIVE, "Failed": State
 
 
 def _url(live: Listening, name: str) -> str:
-    return f"http://{_place(live, live.port)}/v2/models/{name}/infer"
+    scheme = "https" if live.tls else "http"
+    return f"{scheme}://{_place(live, live.port)}/v2/models/{name}/infer"
 
 
 def _place(live: Listening, port: int) -> str:

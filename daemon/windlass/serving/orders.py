@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from windlass.serving.batching import Batching
 from windlass.serving.members import Members
@@ -17,6 +18,7 @@ from windlass.serving.scaling import Autoscaling, Metric
 
 MAX_THREADS = 256
 FIELDS = ("install", "uid", "key", "digest", "model_path")
+Access = Literal["public", "keys"]
 METRICS: tuple[Metric, ...] = ("requestsPerSecond", "concurrency", "latency")
 WAYS: tuple[Way, ...] = ("canary", "shadow")
 _HEX = frozenset("0123456789abcdef")
@@ -34,6 +36,8 @@ class Options:
     providers: tuple[str, ...] = (CPU,)
     autoscaling: Autoscaling | None = None
     rollout: Rollout | None = None
+    access: Access = "public"
+    """Who may ask: holders of a key, or anybody."""
 
     @property
     def model(self) -> tuple[object, ...]:
@@ -119,6 +123,7 @@ def _options(given: Members) -> Options:
         providers=given.texts("providers", (CPU,)),
         autoscaling=_autoscaling(given.part("autoscaling")),
         rollout=_rollout(given.part("rollout")),
+        access=given.word("access", ("public", "keys")),
     )
     given.nothing_else()
     return found
