@@ -52,7 +52,7 @@ def test_the_example_deploys_asks_for_a_key_and_rolls_out_by_a_canary(project: P
 
     def promoted() -> bool:
         answers = [ask(project, key).json()["outputs"][0]["data"] for _ in range(20)]
-        return all(answer == [2 * value for value in first] for answer in answers)
+        return all(answer == pytest.approx([2 * v for v in first]) for answer in answers)
 
     project.until(promoted, "the new version answers everybody", LONG)
     project.until(lambda: project.ready("Deployment/scores"), "it is in force", LONG)
