@@ -59,11 +59,16 @@ class Batching:
 class Batch:
     """What one run gave, for all the requests in it."""
 
-    def __init__(self, results: Sequence[Array], rows: int, started: float, ended: float) -> None:
+    def __init__(
+        self, results: Sequence[Array], rows: int, started: float, ended: float, cost: float
+    ) -> None:
         self.results = results
         self.rows = rows
         self.started = started
+        """By ``time.perf_counter``, as ``ended``."""
         self.ended = ended
+        self.cost = cost
+        """Seconds that the run took of a processor: other work on the machine does not count."""
 
     def part(self, start: int, stop: int) -> list[Array]:
         """The results of some rows; of everything when the run was one request's alone."""
@@ -274,11 +279,9 @@ class BatchQueue:
 
     def _run_here(self, asks: list[Ask]) -> None:
         outcome = run(self.model, asks)
-        if isinstance(outcome, Batch):
-            seconds = outcome.ended - outcome.started
-            if seconds > _BREACH:
-                self._proof = min(self._proof * 2, 1 << 20)
-                self._short_runs = 0
+        if isinstance(outcome, Batch) and outcome.cost > _BREACH:
+            self._proof = min(self._proof * 2, 1 << 20)
+            self._short_runs = 0
         self._finish(asks, outcome)
 
     def _feed(self) -> None:
@@ -366,8 +369,8 @@ class BatchQueue:
 
     def _learn(self, batch: Batch) -> None:
         seconds = batch.ended - batch.started
-        self.cost.learn(batch.rows or 1, seconds)
-        self._short_runs = self._short_runs + 1 if seconds < _BREACH else 0
+        self.cost.learn(batch.rows or 1, batch.cost)
+        self._short_runs = self._short_runs + 1 if batch.cost < _BREACH else 0
         self.executions += 1
         runs, total = self.batches.get(batch.rows, (0, 0.0))
         self.batches[batch.rows] = runs + 1, total + seconds
@@ -386,7 +389,7 @@ def run(model: OnnxModel, asks: Sequence[Ask]) -> Batch | Exception:
     first = asks[0]
     rows = sum(ask.rows for ask in asks)
     try:
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), model.clock()
         if len(asks) == 1:
             inputs = first.inputs
         else:
@@ -394,13 +397,13 @@ def run(model: OnnxModel, asks: Sequence[Ask]) -> Batch | Exception:
                 np.concatenate(parts) for parts in zip(*(a.inputs for a in asks), strict=True)
             ]
         results = model.run(inputs, first.outputs)
-        ended = time.perf_counter()
+        ended, spent = time.perf_counter(), model.clock() - spent
     except Exception as error:
         return error
     if len(asks) > 1 and not all(each.ndim and each.shape[0] == rows for each in results):
         model.batches = False
         return RunError("the outputs have other rows than the inputs")
-    return Batch(results, rows or 1, started, ended)
+    return Batch(results, rows or 1, started, ended, spent)
 
 
 def _refuse(ask: Ask, error: Exception) -> None:

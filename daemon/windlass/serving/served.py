@@ -96,6 +96,8 @@ class Deployment:
     def choose(self, version: str | None) -> Served | None:
         """The version that answers a request; None when there is none, or not the one asked for."""
         served, candidate = self.served, self.candidate
+        if version is None and candidate is None:
+            return served
         if candidate is not None:
             if version == candidate.order.version:
                 return candidate
