@@ -128,7 +128,7 @@ async def _apply(target: OpenTarget, owner: Owner, step: Step) -> ExternalRecord
         await target.delete(owner, action.external)
         return intent
     found: Found | None = None
-    if isinstance(action, Create):
+    if isinstance(action, Create) and not target.capabilities.by_name:
         name = (action.wanted.role, action.wanted.name)
         held = await target.find(owner)
         found = next((f for f in held if (f.external.role, f.external.name) == name), None)
