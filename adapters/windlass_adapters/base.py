@@ -162,6 +162,7 @@ class Unknown:
     """Nobody knows: the question failed. Never to be read as absent."""
 
     message: str
+    reason: Reason = Reason.BACKEND_UNAVAILABLE
 
 
 Observation = Found | Absent | Unknown

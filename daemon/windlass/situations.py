@@ -191,6 +191,7 @@ def _if_ours(seen: Observation, owner: Owner) -> Observation:
         external = seen.external
         return Unknown(
             f"{external.role} {external.name} belongs to another object"
-            f" (uid {seen.owner_uid}); remove that one or use another name"
+            f" (uid {seen.owner_uid}); remove that one or use another name",
+            Reason.CONFLICT,
         )
     return seen

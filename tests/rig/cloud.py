@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import tarfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,6 @@ from windlass_schemas import digest_of_resource, parse_resource
 
 ROLE = "arn:aws:iam::123456789012:role/windlass-execution"
 IMAGE = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/serving:1"
-BUCKET = "windlass-test"
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Cloud(World):
             "region": self.aws.region,
             "account": self.aws.account.number,
             "role": ROLE,
-            "bucket": BUCKET,
+            "bucket": bucket_of(self.aws),
             "endpointUrl": self.aws.url,
             "credentials": {
                 "accessKeyId": f"file:{self.folder}/key",
@@ -150,7 +150,7 @@ class Cloud(World):
 
     def calls(self) -> Counter[str]:
         """What was called so far, by operation."""
-        return Counter(call.operation for call in self.aws.calls)
+        return Counter(call.operation for call in self.aws.calls.log if not call.foreign)
 
     async def found(self, text: str, role: str) -> Found:
         """What the adapter says now of an external of an object."""
@@ -160,6 +160,11 @@ class Cloud(World):
         seen = (await target.observe(owner_of(self, object_), [record.external]))[record.external]
         assert isinstance(seen, Found), seen
         return seen
+
+
+def bucket_of(aws: SageMakerDouble) -> str:
+    """The account's bucket: bucket names are everybody's."""
+    return f"windlass-{aws.account.number}"
 
 
 def owner_of(world: World, object_: Object) -> Owner:
@@ -187,3 +192,29 @@ def archive(files: Mapping[str, bytes] | Sequence[str]) -> bytes:
             member.size = len(data)
             made.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
+
+
+@asynccontextmanager
+async def cloud_in(folder: Path, **params: JsonValue) -> AsyncIterator[Cloud]:
+    """A kernel on an account that holds nothing but a bucket."""
+    async with SageMakerDouble() as aws:
+        async with aws.client("s3") as s3:
+            where = {"LocationConstraint": aws.region}
+            await s3.create_bucket(Bucket=bucket_of(aws), CreateBucketConfiguration=where)
+        world = await Cloud.start(folder, aws, **params)
+        aws.calls.clear()
+        try:
+            yield world
+        finally:
+            await world.close()
+
+
+@asynccontextmanager
+async def cloud_again(cloud: Cloud, folder: Path) -> AsyncIterator[Cloud]:
+    """Another daemon on the same account, with an empty state folder."""
+    folder.mkdir()
+    world = await Cloud.start(folder, cloud.aws, **cloud.params)
+    try:
+        yield world
+    finally:
+        await world.close()

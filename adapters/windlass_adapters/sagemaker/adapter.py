@@ -176,9 +176,10 @@ class SageMakerAdapter(Adapter, ChecksSpecs):
 
     async def _look(self, owner: Owner, external: External) -> Observation:
         try:
+            await self.api.account.check()  # also where the answer is known: it may not be true
             return await self._parts[external.role].look(owner, external)
         except AdapterError as error:
-            return Unknown(str(error))
+            return Unknown(str(error), error.reason)
 
     async def find(self, owner: Owner) -> Sequence[Found]:
         return [

@@ -226,7 +226,7 @@ class DeploymentOptions(Frozen):
     """The endpoint's name; by default the Deployment's."""
     image: str | None = Field(default=None, pattern=r"^\S{1,255}$")
     """The container image; by default the Target's for the Model's format."""
-    env: dict[Annotated[str, Field(pattern=r"^[a-zA-Z_]\w{0,1023}$")], str] = {}
+    env: dict[Annotated[str, Field(pattern=r"^[a-zA-Z_]\w*$")], str] = {}
     """Environment of the container. Visible to whoever may describe the model: no secrets."""
     instance_type: str | None = Field(default=None, pattern=INSTANCE_TYPE)
     serverless: Serverless | None = None

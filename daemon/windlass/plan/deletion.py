@@ -52,7 +52,7 @@ def _remove(s: Situation) -> Plan:
         seen = s.seen(record)
         what = f"{record.wanted.role} {record.wanted.name}"
         if isinstance(seen, Unknown):
-            waiting = replace(unknown(s, seen.message), ready="False")
+            waiting = replace(unknown(s, seen), ready="False")
         elif isinstance(seen, Absent):
             missing = replace(record, absent_since=record.absent_since or s.now)
             remaining = s.absent_for(missing).total_seconds()

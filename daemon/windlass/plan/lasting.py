@@ -78,7 +78,7 @@ def _examine(s: Situation, wanted: Wanted, record: ExternalRecord | None) -> _Fi
         return _Finding(progressing(s, f"making {wanted.role} {wanted.name}", after=0), step)
     seen = s.seen(record)
     if isinstance(seen, Unknown):
-        return _Finding(unknown(s, seen.message))
+        return _Finding(unknown(s, seen))
     unseen = s.unseen_for(record).total_seconds()
     if unseen > 0:
         return _unseen(s, record, seen, unseen)

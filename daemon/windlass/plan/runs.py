@@ -41,7 +41,7 @@ def plan_runs(s: Situation, wanted: Wanted | None) -> Plan:
     for record in runs:
         seen = s.seen(record)
         if record.state in _ACTIVE and isinstance(seen, Unknown):
-            return Plan(unknown(s, seen.message), records=changed)
+            return Plan(unknown(s, seen), records=changed)
     if wanted is None:
         active = any(r.state in _ACTIVE for r in runs)
         after = s.poll if active else s.resync
