@@ -18,8 +18,12 @@ from aiohttp import web
 from botocore.config import Config
 
 from rig.sagemaker.account import REGION, Account, Plan
+from rig.sagemaker.foreign import Foreign
 from rig.sagemaker.front import Front
+from rig.sagemaker.iam import Iam
+from rig.sagemaker.monitor import Monitor
 from rig.sagemaker.others import Others
+from rig.sagemaker.runtime import Container
 from rig.sagemaker.signing import Credentials
 from rig.sagemaker.timeline import Clock, Timeline
 
@@ -43,6 +47,11 @@ class SageMakerDouble:
         self.front.others = self.others
         self.url = ""
         """Where every service is reached; known once it is entered."""
+        self.iam = Iam(self.account, principal)
+        self.front.permits = self.iam.permits
+        self.monitor = Monitor(self.account)
+        self.front.watches.append(self.monitor)
+        self.foreign = Foreign(self.front)
         self._runner: web.ServerRunner | None = None
 
     @property
@@ -88,6 +97,18 @@ class SageMakerDouble:
         made = Plan(what, name, **how)
         self.account.plans.append(made)
         return made
+
+    def serve(self, container: Container, endpoint: str = "*") -> None:
+        """Put a container behind endpoints, by a glob over their names."""
+        self.front.runtime.containers.insert(0, (endpoint, container))
+
+    def expire_credentials(self) -> None:
+        """Nothing is answered any more but that the token has expired, until ``renew``."""
+        self.front.expired = True
+
+    def renew(self) -> None:
+        """The credentials are good again."""
+        self.front.expired = False
 
     async def __aenter__(self) -> Self:
         server = web.Server(self.front, request_factory=_request, access_log=None)

@@ -9,15 +9,26 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Protocol
+from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from rig.sagemaker import autoscaling, endpoints, models, tagging, training  # noqa: F401
+from rig.sagemaker import (  # noqa: F401  # each enters its operations
+    autoscaling,
+    batch,
+    endpoints,
+    models,
+    packages,
+    tagging,
+    training,
+    tuning,
+)
 from rig.sagemaker.account import Account
 from rig.sagemaker.calls import Call, Calls
 from rig.sagemaker.faults import BROKEN, Fault, Faults, refusal
 from rig.sagemaker.operations import OPERATIONS, Ask
 from rig.sagemaker.refusals import Refusal, not_modelled
+from rig.sagemaker.runtime import Invoked, Runtime
 from rig.sagemaker.shapes import Json, operation_model, request_errors, response_errors
 from rig.sagemaker.signing import Caller, Credentials, Signed, verify
 from rig.sagemaker.wire import Asked, Reply, asked, failure, success
@@ -52,6 +63,7 @@ class Front:
         """Raises Refusal for what a principal may not do."""
         self.others: Other | None = None
         """Answers for the services that are not modelled here."""
+        self.runtime = Runtime(account)
         self.expired = False
         """Whether the credentials have run out."""
         self.broken: list[str] = []
@@ -87,7 +99,7 @@ class Front:
     ) -> Reply:
         self.account.before_request()
         native = what.service in NATIVE
-        request: Json = _parsed(signed.body) if native else dict(what.uri)
+        request: Json = _parsed(signed.body) if native else _members(what, signed)
         principal = caller.credentials.principal
         note = _Note(self, what, request, principal)
         fault = self.faults.strike(what.operation, request)
@@ -99,6 +111,9 @@ class Front:
             self.faults.take(what.operation, self.account.now)
             if native:
                 reply = success(self.perform(what, request, principal))
+            elif what.operation == "InvokeEndpoint":
+                self.permits(what, request, principal)
+                reply = self.runtime.invoke(_invoked(what, signed))
             elif self.others is not None:
                 self.permits(what, request, principal)
                 reply = await self.others(what, signed, caller)
@@ -191,6 +206,26 @@ def _parsed(body: bytes) -> Json:
     if not isinstance(held, dict):
         raise Refusal("SerializationException", "the body is not a JSON object")
     return held
+
+
+def _invoked(what: Asked, signed: Signed) -> Invoked:
+    return Invoked(
+        what.uri["EndpointName"],
+        signed.body,
+        signed.headers.get("content-type", ""),
+        signed.headers.get("accept", ""),
+        signed.headers,
+    )
+
+
+def _members(what: Asked, signed: Signed) -> Json:
+    """What a request of the other services says, as far as permissions look at it."""
+    if what.protocol == "query":
+        form = parse_qs(signed.body.decode("utf-8", "replace"))
+        return {name: values[0] for name, values in form.items()}
+    if what.protocol in ("json", "rest-json") and what.service != "sagemaker-runtime":
+        return {**_parsed(signed.body), **what.uri} if signed.body else dict(what.uri)
+    return dict(what.uri)
 
 
 def _action(what: Asked) -> str:
