@@ -14,7 +14,7 @@ this file, one entry-point line under ``windlass.adapters``, and ``windlass_adap
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -144,7 +144,8 @@ class Found:
     message: str = ""
     """The backend's own words."""
     attempt_counts: bool = True
-    """False when a run FAILED through no fault of its own: the machine stopped, say."""
+    """False when it failed through no fault of its own: the machine stopped, or there was no
+    capacity. A run gets another attempt; what lasts is tried again later."""
     outputs: Mapping[str, Artifact] = field(default_factory=dict)
     signature: Signature | None = None
     url: str | None = None
@@ -161,6 +162,7 @@ class Unknown:
     """Nobody knows: the question failed. Never to be read as absent."""
 
     message: str
+    reason: Reason = Reason.BACKEND_UNAVAILABLE
 
 
 Observation = Found | Absent | Unknown
@@ -210,6 +212,11 @@ class Capabilities:
     """How many objects of this target may be worked on at once."""
     preempts: bool = False
     """Whether a newer update may be sent while one is under way."""
+    by_name: bool = False
+    """Whether a question by name alone is answered for certain, also for what we only meant to
+    make. Then nothing is looked up by owner, which may be slow or late."""
+    adopts: bool = False
+    """Whether a create under ``policy.adopt`` takes over what it finds under its name."""
 
 
 @dataclass(frozen=True)
@@ -286,6 +293,16 @@ class Adapter(Protocol):
     async def __aexit__(self, *exc: object) -> None: ...
 
 
+@runtime_checkable
+class ChecksSpecs(Protocol):
+    """An adapter that can tell from a spec alone that it will refuse it."""
+
+    @staticmethod
+    @abstractmethod
+    def faults(resource: Resource) -> Iterable[tuple[str, str]]:
+        """(field, what is wrong and what to write instead), of any kind but Target. Pure."""
+
+
 class LogChunk(NamedTuple):
     """A piece of a run's output."""
 
@@ -312,6 +329,10 @@ class InferReply(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+SERVING_ROLES = frozenset({"server", "endpoint"})
+"""Roles of externals that answer inference requests."""
 
 
 @runtime_checkable

@@ -100,7 +100,7 @@ async def _look(reconciler: Reconciler, object_: Object) -> _Look:
 
 def _in_order(found: Sequence[_Look]) -> Sequence[_Look]:
     """What is needed first comes first."""
-    rank = {"Target": 0, "Job": 1, "Model": 2, "Deployment": 3}
+    rank = {"Target": 0, "Sweep": 1, "Job": 2, "Model": 3, "Deployment": 4}
     return sorted(found, key=lambda look: (rank.get(look.object.key.kind, 9), look.object.key))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from windlass.clock import Clock
-from windlass.dependencies import Resolution, resolve
+from windlass.dependencies import Resolution, resolve, with_best_params
 from windlass.plan import Dependent, Situation
 from windlass.reading import Reading
 from windlass.store.base import ExternalRecord, Object, RecordState, Store
@@ -159,8 +159,12 @@ def _wanted(
     """What must exist, or why the adapter cannot serve the spec."""
     if resolution.blockers or isinstance(object_.resource, Target):
         return (), None
-    desired = Desired(owner, object_.resource, object_.files, resolution.inputs)
+    if object_.resource.policy.adopt and not target.capabilities.adopts:
+        message = f"policy.adopt: {target.id} cannot take over what it did not make; leave it out"
+        return (), (Reason.INVALID_SPEC, message)
     try:
+        resource = with_best_params(object_.resource, resolution.inputs)
+        desired = Desired(owner, resource, object_.files, resolution.inputs)
         return target.adapter.normalise(desired), None
     except TerminalError as error:
         return (), (error.reason, str(error))
@@ -170,6 +174,9 @@ async def _look_up(
     target: OpenTarget, owner: Owner, intended: Sequence[ExternalRecord]
 ) -> dict[tuple[str, str, str], Observation]:
     """Ask by owner: we meant to make these, and do not know whether we did."""
+    if target.capabilities.by_name:
+        answers = await target.observe(owner, [record.external for record in intended])
+        return {record.name: answers[record.external] for record in intended}
     try:
         held = await target.find(owner)
     except AdapterError as error:
@@ -184,6 +191,7 @@ def _if_ours(seen: Observation, owner: Owner) -> Observation:
         external = seen.external
         return Unknown(
             f"{external.role} {external.name} belongs to another object"
-            f" (uid {seen.owner_uid}); remove that one or use another name"
+            f" (uid {seen.owner_uid}); remove that one or use another name",
+            Reason.CONFLICT,
         )
     return seen

@@ -1,9 +1,19 @@
 """The words of Windlass as values: keys, kinds, conditions, events. Pure data, no I/O."""
 
 from windlass_schemas.base import Frozen, canonical_json, digest_of
-from windlass_schemas.deployment import MODEL_ARTIFACT, Deployment, DeploymentSpec
+from windlass_schemas.deployment import (
+    MODEL_ARTIFACT,
+    Autoscaling,
+    Canary,
+    Deployment,
+    DeploymentSpec,
+    Resources,
+    Rollout,
+    Shadow,
+    Stabilisation,
+)
 from windlass_schemas.events import CONDITION_EVENT, DELETED_EVENT, CloudEvent, ConditionData
-from windlass_schemas.job import Job, JobInput, JobSpec
+from windlass_schemas.job import BEST_PARAMS, Job, JobInput, JobSpec
 from windlass_schemas.key import DEFAULT_NAMESPACE, Key
 from windlass_schemas.metadata import Metadata
 from windlass_schemas.model import Model, ModelSource, ModelSpec
@@ -33,10 +43,12 @@ from windlass_schemas.status import (
     Tensor,
     Truth,
 )
+from windlass_schemas.sweep import Objective, Range, Sweep, SweepSpec
 from windlass_schemas.target import BUILT_IN_TARGET, Target, TargetSpec
 
 __all__ = [
     "API_VERSION",
+    "BEST_PARAMS",
     "BUILT_IN_TARGET",
     "CONDITION_EVENT",
     "DEFAULT_NAMESPACE",
@@ -44,6 +56,8 @@ __all__ = [
     "KINDS",
     "MODEL_ARTIFACT",
     "Artifact",
+    "Autoscaling",
+    "Canary",
     "CloudEvent",
     "Condition",
     "ConditionData",
@@ -63,13 +77,21 @@ __all__ = [
     "Model",
     "ModelSource",
     "ModelSpec",
+    "Objective",
     "Policy",
+    "Range",
     "Reason",
     "Reference",
     "Resource",
+    "Resources",
+    "Rollout",
+    "Shadow",
     "Signature",
+    "Stabilisation",
     "Status",
     "Suspend",
+    "Sweep",
+    "SweepSpec",
     "Sync",
     "Target",
     "TargetSpec",

@@ -68,11 +68,11 @@ def code(error: pytest.ExceptionInfo[ClientError]) -> str:
     return found
 
 
-async def create_model(sagemaker: Any, name: str = "m", **more: Any) -> None:
+async def create_model(sagemaker: Any, model: str = "m", **more: Any) -> None:
     """Make a model by the client."""
     container = {"Image": IMAGE}
     await sagemaker.create_model(
-        ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container, **more
+        ModelName=model, ExecutionRoleArn=ROLE, PrimaryContainer=container, **more
     )
 
 
@@ -302,7 +302,7 @@ async def test_a_policy_is_evaluated_and_what_it_did_not_need_is_known(
     """By action, ARN, tags of the request and of the resource, and passed roles."""
     (tmp_path / "policy.json").write_text(json.dumps(POLICY))
     aws.iam.enforce(tmp_path / "policy.json", me="windlass")
-    mine = {"Tags": [{"Key": "owner", "Value": "windlass"}]}
+    mine: dict[str, Any] = {"Tags": [{"Key": "owner", "Value": "windlass"}]}
     with pytest.raises(ClientError, match="not authorized to perform: sagemaker:CreateModel"):
         await create_model(sagemaker)
     await create_model(sagemaker, **mine)
@@ -327,7 +327,7 @@ async def test_touching_what_others_made_is_a_violation(
     await sagemaker.delete_model(ModelName="given")
     aws.monitor.check()
     await sagemaker.delete_model(ModelName="theirs")
-    with pytest.raises(AssertionError, match="DeleteModel on .*model/theirs"):
+    with pytest.raises(AssertionError, match=r"DeleteModel on .*model/theirs"):
         aws.monitor.check()
 
 
@@ -363,7 +363,7 @@ async def test_an_endpoint_answers_with_what_is_served_there(aws: SageMakerDoubl
             await runtime.invoke_endpoint(EndpointName="e", Body=b"bad")
         assert error.value.response["OriginalStatusCode"] == 400
         assert error.value.response["OriginalMessage"] == "no such input"
-        with pytest.raises(ClientError, match="Endpoint young of account .* not found"):
+        with pytest.raises(ClientError, match=r"Endpoint young of account .* not found"):
             await runtime.invoke_endpoint(EndpointName="young", Body=b"abc")
 
 

@@ -426,7 +426,7 @@ def test_an_instance_type_that_does_not_exist_is_refused() -> None:
     """Enums are the service's to check; botocore's client lets them pass."""
     aws = SageMakerDouble()
     make_model(aws.foreign)
-    with pytest.raises(Refusal, match="productionVariants.1.member.instanceType"):
+    with pytest.raises(Refusal, match=r"productionVariants\.1\.member\.instanceType"):
         aws.foreign.call(
             "CreateEndpointConfig",
             EndpointConfigName="c",

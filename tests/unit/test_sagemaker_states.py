@@ -352,7 +352,8 @@ def test_pages_may_be_short_and_the_first_one_empty(aws: SageMakerDouble) -> Non
     for number in range(5):
         make_model(aws.foreign, f"m{number}")
     aws.account.page_limit, aws.account.empty_first_page = 2, True
-    sizes, more = [], {}
+    sizes: list[int] = []
+    more: dict[str, str] = {}
     while True:
         told = aws.foreign.call("ListModels", MaxResults=100, **more)
         sizes.append(len(told["Models"]))

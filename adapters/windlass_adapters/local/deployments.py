@@ -29,6 +29,7 @@ from windlass_adapters.base import (
     Wanted,
 )
 from windlass_adapters.local.admin import Admin, View
+from windlass_adapters.local.offers import refuse_what_is_not_offered
 from windlass_adapters.local.params import DeploymentOptions, LocalParams
 from windlass_adapters.local.records import BrokenRecordError
 from windlass_adapters.local.servers import Listening, Server
@@ -61,7 +62,11 @@ class DeploymentBody(Frozen):
 
 
 def wanted_server(desired: Desired, deployment: Deployment, params: LocalParams) -> Wanted:
-    """The one served model of a Deployment. Raises WaitingError while it has no artifact."""
+    """The one served model of a Deployment.
+
+    Raises WaitingError while it has no artifact, TerminalError for what this machine does not do.
+    """
+    refuse_what_is_not_offered(deployment)
     artifact = None
     for reference in references_of(deployment):
         if reference.output is not None:

@@ -16,6 +16,7 @@ from windlass_adapters.base import (
     External,
     Found,
     Observation,
+    Unknown,
     Update,
     Wanted,
 )
@@ -204,7 +205,7 @@ def pause_after(situation: Situation, steps: Iterable[Step]) -> float:
     return situation.poll if repeated else 0.0
 
 
-def unknown(situation: Situation, message: str) -> Verdict:
+def unknown(situation: Situation, seen: Unknown) -> Verdict:
     """Nobody knows how it stands, so nothing may be concluded. Asked again ever less often."""
     ready = situation.object.status.condition("Ready")
     lasting = timedelta(0)
@@ -213,8 +214,8 @@ def unknown(situation: Situation, message: str) -> Verdict:
     after = min(max(situation.poll, 1.0, lasting.total_seconds() / 2), UNKNOWN_CAP)
     return Verdict(
         ready="Unknown",
-        reason=Reason.BACKEND_UNAVAILABLE,
-        message=message,
+        reason=seen.reason,
+        message=seen.message,
         sync="Unknown",
         health="Unknown",
         requeue_after=after,

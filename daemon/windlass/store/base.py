@@ -38,6 +38,10 @@ class LeaseLostError(StoreError):
     """Another daemon has taken the object over; nothing was written."""
 
 
+class ExternalTakenError(StoreError):
+    """Another object of ours holds that external; nothing was written."""
+
+
 class SourceConflictError(StoreError):
     """The key belongs to another source; nothing was written."""
 

@@ -17,6 +17,7 @@ from windlass.store.base import (
     Delete,
     Document,
     Entry,
+    ExternalTakenError,
     ExternalRecord,
     LeaseLostError,
     Object,
@@ -274,7 +275,9 @@ class SqliteStore(Store):
         except sqlite3.IntegrityError as error:
             raise StoreError(f"{role} {record.external_id} on {target} is taken") from error
         if taken is None:
-            raise StoreError(f"{role} {name} on {target} belongs to another object")
+            raise ExternalTakenError(
+                f"{role} {name} on {target} belongs to another object; use another name"
+            )
 
     def _history(self, entry: Entry) -> None:
         self._db.one("insert_history", key=str(entry.key), entry=rows.entry_json(entry))
