@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from windlass.plan.situation import Plan, Situation, Step, Verdict, delete, pause_after, unknown
+from windlass.plan.situation import (
+    Plan,
+    Situation,
+    Step,
+    Verdict,
+    delete,
+    last_first,
+    pause_after,
+    unknown,
+)
 from windlass.store.base import ExternalRecord, RecordState
 from windlass_adapters.base import Absent, State, Unknown
 from windlass_schemas import Reason
@@ -46,7 +55,7 @@ def _remove(s: Situation) -> Plan:
     records: list[ExternalRecord] = []
     steps: list[Step] = []
     waiting: Verdict | None = None
-    for record in reversed(s.object.externals):
+    for record in last_first(s.object.externals):
         if waiting is not None and not record.wanted.completes:
             break  # what was made earlier may be in use by what is still going
         seen = s.seen(record)

@@ -16,6 +16,7 @@ from windlass.plan.situation import (
     Verdict,
     create,
     delete,
+    last_first,
     pause_after,
     progressing,
     stalled,
@@ -59,7 +60,8 @@ def plan_lasting(s: Situation, wanted: tuple[Wanted, ...]) -> Plan:
             verdict = _describe(finding.verdict, finding.found)
             steps: list[Step] = []
             if finding.step is not None:
-                steps = [finding.step, *_later(s, item, wanted)]
+                intent = replace(finding.step.intent, rank=wanted.index(item))
+                steps = [replace(finding.step, intent=intent), *_later(s, item, wanted)]
             return Plan(verdict, tuple(steps), tuple(records))
         assert finding.found is not None
         settled.append(finding.found)
@@ -244,7 +246,7 @@ def _remove_leftovers(
     names = {(s.target, w.role, w.name) for w in wanted}
     steps: list[Step] = []
     waiting = ""
-    for record in reversed(s.object.externals):
+    for record in last_first(s.object.externals):
         if record.name in names or record.wanted.completes:
             continue
         if waiting:  # what was made earlier may be in use by what is still going

@@ -198,6 +198,14 @@ def delete(situation: Situation, record: ExternalRecord, message: str) -> Step:
     return Step(Delete(record.external), intent, message)
 
 
+def last_first(records: Iterable[ExternalRecord]) -> list[ExternalRecord]:
+    """In the order of removal: by what may be using what, and not by what was made last.
+
+    After an update, what is used (a config) may be younger than what uses it (an endpoint).
+    """
+    return sorted(records, key=lambda record: record.rank)[::-1]
+
+
 def pause_after(situation: Situation, steps: Iterable[Step]) -> float:
     """Seconds until the next look: none after something new, a poll after what was asked before."""
     known = {r.name: r.state for r in situation.object.externals}

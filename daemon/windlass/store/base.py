@@ -162,6 +162,8 @@ class ExternalRecord:
     """When we last changed it."""
     healed: tuple[datetime, ...] = ()
     """The latest self-heals, for telling a fight from an accident."""
+    rank: int = 0
+    """Its place among all that was wanted with it: what has a higher one may be using it."""
 
     @property
     def external(self) -> External:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from contextlib import AbstractAsyncContextManager
+from functools import cache
 from typing import Any, Self
 
 import aioboto3
@@ -74,11 +75,7 @@ class SageMakerDouble:
 
     def session(self) -> aioboto3.Session:
         """A session with the account's credentials."""
-        return aioboto3.Session(
-            aws_access_key_id=self.credentials.access_key,
-            aws_secret_access_key=self.credentials.secret_key,
-            region_name=self.region,
-        )
+        return _session(self.credentials.access_key, self.credentials.secret_key, self.region)
 
     def client(self, service: str, **more: Any) -> AbstractAsyncContextManager[Any]:
         """A real client of a service, whose own retries are off."""
@@ -112,7 +109,7 @@ class SageMakerDouble:
 
     async def __aenter__(self) -> Self:
         server = web.Server(self.front, request_factory=_request, access_log=None)
-        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
+        self._runner = web.ServerRunner(server, shutdown_timeout=1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
@@ -126,6 +123,14 @@ class SageMakerDouble:
         await self.others.forget()
         if exc[0] is None:
             assert not self.front.broken, f"the double is wrong: {self.front.broken}"
+
+
+@cache
+def _session(access_key: str, secret_key: str, region: str) -> aioboto3.Session:
+    """One for all tests of a process: to read the service models takes most of a second."""
+    return aioboto3.Session(
+        aws_access_key_id=access_key, aws_secret_access_key=secret_key, region_name=region
+    )
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:

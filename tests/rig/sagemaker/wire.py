@@ -66,10 +66,10 @@ def asked(
     service = signed_as
     if service == "sagemaker":  # what the runtime signs as
         service = "sagemaker-runtime"
-    for operation_model, path, fixed in _routes(service):
+    given = {*parse_qs(split.query, keep_blank_values=True), *headers}
+    for operation_model, path, needed in _routes(service):
         found = path.fullmatch(split.path)
-        given = parse_qs(split.query, keep_blank_values=True)
-        if found and operation_model.http["method"] == method and fixed <= given.keys():
+        if found and operation_model.http["method"] == method and needed <= given:
             uri = {name: unquote(value) for name, value in found.groupdict().items()}
             protocol = operation_model.service_model.metadata["protocol"]
             return Asked(service, operation_model.name, protocol, uri)
@@ -78,7 +78,8 @@ def asked(
 
 @cache
 def _routes(service: str) -> list[tuple[OperationModel, re.Pattern[str], frozenset[str]]]:
-    """Paths of a REST service's operations, those with more fixed words and queries first."""
+    """Paths of a REST service's operations, and the queries and headers that each cannot be
+    without; those that need most first."""
     model = service_model(service)
     found = []
     for name in model.operation_names:
@@ -88,8 +89,10 @@ def _routes(service: str) -> list[tuple[OperationModel, re.Pattern[str], frozens
         shape = operation.input_shape
         for member in shape.required_members if shape else ():
             where = shape.members[member].serialization
-            if where.get("location") == "querystring":
-                needed.add(where["name"])
+            if where.get("location") in ("querystring", "header"):
+                needed.add(
+                    where["name"].lower() if where["location"] == "header" else where["name"]
+                )
         text = re.sub(
             r"\\\{(\w+)(\\\+)?\\\}",
             lambda part: f"(?P<{part[1]}>{'.+' if part[2] else '[^/]+'})",
