@@ -176,13 +176,18 @@ async def _look_up(
     """Ask by owner: we meant to make these, and do not know whether we did."""
     if target.capabilities.by_name:
         answers = await target.observe(owner, [record.external for record in intended])
-        return {record.name: answers[record.external] for record in intended}
+        return {record.name: _only_ours(answers[record.external], owner) for record in intended}
     try:
         held = await target.find(owner)
     except AdapterError as error:
         return {record.name: Unknown(str(error)) for record in intended}
     found = {(f.external.role, f.external.name): f for f in held}
     return {r.name: found.get((r.wanted.role, r.wanted.name), Absent()) for r in intended}
+
+
+def _only_ours(seen: Observation, owner: Owner) -> Observation:
+    """What we only meant to make and is another's, was not made by us."""
+    return Absent() if isinstance(seen, Found) and seen.owner_uid != owner.uid else seen
 
 
 def _if_ours(seen: Observation, owner: Owner) -> Observation:

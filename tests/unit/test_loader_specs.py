@@ -135,7 +135,8 @@ HEAD = "apiVersion: windlass/v1\nkind: Job\nmetadata:\n  name: a\n"
         ),
         (
             "apiVersion: windlass/v1\nkind: Jbo\n",
-            'a.yaml:2:7 kind: "Jbo" is no kind; write one of: Target, Model, Deployment, Job, Sweep',
+            'a.yaml:2:7 kind: "Jbo" is no kind;'
+            " write one of: Target, Model, Deployment, Job, Sweep",
         ),
         (
             "apiVersion: windlass/v1\nkind: [Job]\n",

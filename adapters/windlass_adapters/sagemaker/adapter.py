@@ -50,11 +50,17 @@ from windlass_adapters.sagemaker.endpoints import Endpoints, endpoint_changes
 from windlass_adapters.sagemaker.errors import adapter_error
 from windlass_adapters.sagemaker.immutables import Backend, Named, Objects
 from windlass_adapters.sagemaker.inventory import Inventory
+from windlass_adapters.sagemaker.jobs import RUN_ROLE, job_faults, wanted_run
 from windlass_adapters.sagemaker.limits import Limits
 from windlass_adapters.sagemaker.models import model_faults, wanted_model
 from windlass_adapters.sagemaker.names import Identity
 from windlass_adapters.sagemaker.ownership import Belongings
-from windlass_adapters.sagemaker.params import DeploymentOptions, ModelOptions, SageMakerParams
+from windlass_adapters.sagemaker.params import (
+    DeploymentOptions,
+    JobOptions,
+    ModelOptions,
+    SageMakerParams,
+)
 from windlass_adapters.sagemaker.registry import (
     APPROVAL_ROLE,
     GROUP_ROLE,
@@ -66,7 +72,9 @@ from windlass_adapters.sagemaker.scaling import Scaling, scaling_changes
 from windlass_adapters.sagemaker.session import AioClients
 from windlass_adapters.sagemaker.sources import SOURCE_ROLE, Sources
 from windlass_adapters.sagemaker.storage import Keys, Storage
-from windlass_schemas import Deployment, Model, Reason, Resource
+from windlass_adapters.sagemaker.training import Training
+from windlass_adapters.sagemaker.tuning import TUNING_ROLE, Tuning, wanted_sweep
+from windlass_schemas import Deployment, Job, Model, Reason, Resource, Sweep
 
 _CAPABILITIES = Capabilities(
     poll_interval=timedelta(seconds=15),
@@ -98,6 +106,8 @@ class SageMakerAdapter(Adapter, ChecksSpecs):
     options_models: ClassVar[Mapping[str, type[BaseModel]]] = {
         "Model": ModelOptions,
         "Deployment": DeploymentOptions,
+        "Job": JobOptions,
+        "Sweep": JobOptions,
     }
 
     def __init__(self, context: AdapterContext, params: BaseModel) -> None:
@@ -109,7 +119,15 @@ class SageMakerAdapter(Adapter, ChecksSpecs):
         storage = Storage(self.api, keys)
         inventory = Inventory(self.api, storage, identity)
         self._scratch = context.state / "packed"
-        backend = Backend(self.api, storage, inventory, identity, context.artifacts, self._scratch)
+        backend = Backend(
+            self.api,
+            storage,
+            inventory,
+            identity,
+            context.artifacts,
+            self._scratch,
+            given.region,
+        )
         self._renderer = Renderer(given, keys, identity)
         packages = Packages(backend)
         self._parts: Mapping[str, Part] = {
@@ -120,6 +138,8 @@ class SageMakerAdapter(Adapter, ChecksSpecs):
             ENDPOINT_ROLE: Endpoints(backend),
             SCALING_ROLE: Scaling(backend),
             GROUP_ROLE: Groups(backend),
+            RUN_ROLE: Training(backend),
+            TUNING_ROLE: Tuning(backend),
             PACKAGE_ROLE: packages,
             APPROVAL_ROLE: packages,
         }
@@ -146,6 +166,10 @@ class SageMakerAdapter(Adapter, ChecksSpecs):
                 return wanted_model(self._renderer, desired, model)
             case Deployment() as deployment:
                 return self._renderer.deployment(desired, deployment)
+            case Job() as job:
+                return (wanted_run(self._renderer, desired, job),)
+            case Sweep() as sweep:
+                return (wanted_sweep(self._renderer, desired, sweep),)
         raise TerminalError(
             f"SageMaker takes no {desired.resource.kind}", reason=Reason.INVALID_SPEC
         )
@@ -156,6 +180,8 @@ class SageMakerAdapter(Adapter, ChecksSpecs):
             yield from model_faults(resource)
         if isinstance(resource, Deployment):
             yield from deployment_faults(resource)
+        if isinstance(resource, Job | Sweep):
+            yield from job_faults(resource)
 
     def diff(self, wanted: Wanted, found: Found) -> tuple[Change, ...]:
         if wanted.role == ENDPOINT_ROLE:

@@ -166,7 +166,10 @@ class Renderer:
             request["KmsKeyId"] = options.kms_key
         name = self._hashed(desired, request)
         for variant, production in zip(variants, rendered, strict=True):
-            if "ServerlessConfig" not in production:
+            if variant.serverless is not None:
+                memory = {"MemorySizeInMB": variant.serverless.memory}
+                production["ServerlessConfig"] = {**memory, **_concurrency(variant.serverless)}
+            else:
                 production["InitialInstanceCount"] = _initial(spec, variant)
             production["InitialVariantWeight"] = variant.weight
         body: Json = {"request": request, "tags": self._tags(desired, options)}
@@ -246,8 +249,7 @@ def _concurrency(serverless: Serverless) -> Json:
 def _production(variant: Variant, model: str, options: DeploymentOptions) -> Json:
     found: Json = {"VariantName": variant.name, "ModelName": model}
     if variant.serverless is not None:
-        memory = {"MemorySizeInMB": variant.serverless.memory}
-        found["ServerlessConfig"] = {**memory, **_concurrency(variant.serverless)}
+        found["ServerlessConfig"] = {"MemorySizeInMB": variant.serverless.memory}
         return found
     found["InstanceType"] = variant.instance_type
     if options.volume is not None:

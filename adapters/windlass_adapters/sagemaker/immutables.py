@@ -48,6 +48,7 @@ class Backend:
     artifacts: ArtifactStore
     scratch: Path
     """A folder of our own for archives on their way."""
+    region: str
 
     async def tags(self, arn: str) -> dict[str, str]:
         """The tags of a resource."""

@@ -10,12 +10,16 @@ from windlass_adapters.sagemaker.deployments import (
     MODEL_ROLE,
 )
 from windlass_adapters.sagemaker.immutables import Backend
+from windlass_adapters.sagemaker.jobs import RUN_ROLE
 from windlass_adapters.sagemaker.names import OWNER_TAG
+from windlass_adapters.sagemaker.tuning import TUNING_ROLE
 
 ROLES = {
     "model": MODEL_ROLE,
     "endpoint-config": CONFIG_ROLE,
     "endpoint": ENDPOINT_ROLE,
+    "training-job": RUN_ROLE,
+    "hyper-parameter-tuning-job": TUNING_ROLE,
 }
 """Role by the type in an ARN."""
 
