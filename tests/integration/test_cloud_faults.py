@@ -154,7 +154,7 @@ def _short_pages(aws: SageMakerDouble) -> None:
 
 
 def _rates(aws: SageMakerDouble) -> None:
-    aws.faults.rates.update(dict.fromkeys(OPERATIONS, (0.5, 1)))
+    aws.faults.rates.update(dict.fromkeys(OPERATIONS, (1.0, 6)))
 
 
 @pytest.mark.parametrize("weather", [_lag, _stale, _short_pages, _rates])
