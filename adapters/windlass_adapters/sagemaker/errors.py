@@ -197,6 +197,8 @@ def _by_code(code: str, said: str) -> AdapterError | None:
         return QuotaError(f"{said}; waiting for quota or capacity")
     if code in _CREDENTIALS:
         return CredentialsError(f"{said}; renew the credentials of the target")
+    if code == "400" and said.startswith("Head"):  # a HEAD has no words; S3 means the token
+        return CredentialsError(f"{said}; the credentials have expired, as a rule: renew them")
     if code in _FORBIDDEN:
         return ForbiddenError(f"{said}; allow this action: see the policy in docker/iam")
     if code in _ABSENT:

@@ -68,6 +68,8 @@ class Faults:
         self.rules: list[Fault] = []
         self.rates: dict[str, tuple[float, float]] = {}
         """By operation: requests per virtual second, and how many at once."""
+        self.last_struck: float | None = None
+        """When a rule last struck, in virtual seconds."""
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def add(
@@ -98,14 +100,17 @@ class Faults:
         self.rules.clear()
         self.rates.clear()
 
-    def strike(self, operation: str, request: Json | bytes) -> Fault | None:
+    def strike(self, operation: str, request: Json, now: float) -> Fault | None:
         """The rule that meets a request, if any."""
         if not self.rules:
             return None
-        text = json.dumps(request) if isinstance(request, dict) else ""
-        return next((rule for rule in self.rules if rule.meets(operation, text)), None)
+        text = json.dumps(request)
+        found = next((rule for rule in self.rules if rule.meets(operation, text)), None)
+        if found is not None:
+            self.last_struck = now
+        return found
 
-    def take(self, operation: str, now: float) -> None:
+    def take(self, service: str, operation: str, now: float) -> None:
         """Take from an operation's bucket. Raises Refusal when it is empty."""
         if operation not in self.rates:
             return
@@ -114,7 +119,7 @@ class Faults:
         held = min(burst, held + (now - at) * rate)
         self._buckets[operation] = (max(0.0, held - 1.0) if held >= 1.0 else held, now)
         if held < 1.0:
-            raise Refusal("ThrottlingException", "Rate exceeded", 400, "rate")
+            raise refusal(Fault("throttle"), "", f"{service}:{operation}")
 
 
 _OF_S3 = {"throttle": ("SlowDown", 503), "internal": ("InternalError", 500)}

@@ -103,13 +103,13 @@ class Front:
         request: Json = _parsed(signed.body) if native else _members(what, signed)
         principal = caller.credentials.principal
         note = _Note(self, what, request, principal)
-        fault = self.faults.strike(what.operation, request)
+        fault = self.faults.strike(what.operation, request, self.account.now)
         try:
             if self.expired:
                 raise refusal(Fault("expired"), principal, _action(what))
             if fault is not None:
                 await self._strike_before(fault, what, principal, http)
-            self.faults.take(what.operation, self.account.now)
+            self.faults.take(what.service, what.operation, self.account.now)
             if native:
                 reply = success(self.perform(what, request, principal))
             elif what.operation == "InvokeEndpoint":
