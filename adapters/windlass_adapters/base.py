@@ -150,6 +150,8 @@ class Found:
     signature: Signature | None = None
     url: str | None = None
     detail: Mapping[str, JsonValue] = field(default_factory=dict)
+    retire: str = ""
+    """Why it should be taken down now, though it is still declared: its time is over."""
 
 
 @dataclass(frozen=True)
