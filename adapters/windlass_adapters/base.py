@@ -303,6 +303,28 @@ class ChecksSpecs(Protocol):
         """(field, what is wrong and what to write instead), of any kind but Target. Pure."""
 
 
+@runtime_checkable
+class CountsCalls(Protocol):
+    """An adapter that counts what it asks of a remote API: for the metric, and for budgets."""
+
+    @abstractmethod
+    def api_calls(self) -> Mapping[tuple[str, str], int]:
+        """Calls so far, by operation and result: ``ok``, or a word for what went wrong."""
+
+
+@runtime_checkable
+class Estimates(Protocol):
+    """An adapter whose externals cost money, or leave something behind."""
+
+    @abstractmethod
+    def cost(self, wanted: Sequence[Wanted]) -> str:
+        """What these cost while they are there, in one line for people; empty for nothing."""
+
+    @abstractmethod
+    def remains(self, wanted: Sequence[Wanted], *, orphaned: bool) -> str:
+        """What is there still after their removal, in one line for people; empty for nothing."""
+
+
 class LogChunk(NamedTuple):
     """A piece of a run's output."""
 

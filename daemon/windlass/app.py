@@ -95,6 +95,8 @@ class Daemon(Runtime):
 
     @property
     def metrics(self) -> Metrics:
+        for target, calls in self._targets.api_calls():
+            self._metrics.count_api_calls(target, calls)
         return self._metrics
 
     def enqueue(self, keys: Iterable[Key]) -> None:

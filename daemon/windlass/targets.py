@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from windlass_adapters.base import (
     AdapterError,
     AmbiguousError,
     Capabilities,
+    CountsCalls,
     Create,
     External,
     Found,
@@ -166,6 +167,12 @@ class Targets:
         """The target that a record of ours names."""
         namespace, _, name = id_.partition("/")
         return await self.named(namespace, name, reading)
+
+    def api_calls(self) -> Iterator[tuple[str, Mapping[tuple[str, str], int]]]:
+        """Target and counted calls of each open adapter that counts them."""
+        for id_, target in self._open.items():
+            if isinstance(target.adapter, CountsCalls):
+                yield id_, target.adapter.api_calls()
 
     def capabilities(self, id_: str) -> Capabilities | None:
         """Of a target that is open already."""

@@ -168,7 +168,12 @@ async def test_what_sagemaker_cannot_do_is_refused(
     cloud: Cloud, spec: dict[str, JsonValue], said: str
 ) -> None:
     """Never accepted and ignored."""
-    await cloud.declare(cloud.target(), cloud.model(), cloud.document("Deployment", "wine", {"model": "wine", "target": "cloud", **spec}))
+    made = cloud.document("Deployment", "wine", {"model": "wine", "target": "cloud", **spec})
+    await cloud.declare(
+        cloud.target(),
+        cloud.model(),
+        made,
+    )
     await cloud.after(minutes=1)
     ready = await cloud.ready("Deployment/wine")
     assert ready.reason == "InvalidSpec"

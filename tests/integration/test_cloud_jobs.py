@@ -1,4 +1,4 @@
-"""Jobs and Sweeps on SageMaker: trained once, searched within limits, and what they leave behind."""
+"""Jobs and Sweeps on SageMaker: trained once, searched within limits, and what they leave."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from rig.cloud import IMAGE, Cloud, cloud_in
+from rig.cloud import IMAGE, Cloud, archive, cloud_in
 from windlass.store.base import Document
 
 SCRIPT = b"print('Testing Loss: 0.1')\n"
@@ -26,7 +26,7 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Cloud]:
         yield world
 
 
-def job(cloud: Cloud, name: str = "train", script: bytes = SCRIPT, **spec: JsonValue) -> Document:
+def job(cloud: Cloud, **spec: JsonValue) -> Document:
     """A script with one output."""
     given: dict[str, JsonValue] = {
         "entrypoint": "hpo.py",
@@ -35,7 +35,7 @@ def job(cloud: Cloud, name: str = "train", script: bytes = SCRIPT, **spec: JsonV
         "outputs": {"model": "model.tar.gz"},
         "options": {"image": IMAGE, "channels": {"training": "s3://project5bucket98/"}},
     }
-    return cloud.document("Job", name, given | spec, {"hpo.py": script})
+    return cloud.document("Job", "train", given | spec, {"hpo.py": SCRIPT})
 
 
 def sweep(cloud: Cloud, **spec: JsonValue) -> Document:
@@ -172,6 +172,12 @@ async def test_a_model_of_a_training_job_is_deployed_from_where_it_lies(cloud: C
             "target": "cloud",
         },
     )
+    await cloud.declare(cloud.target(), job(cloud))
+    await cloud.until_ready("Job/train")
+    place = (await cloud.get("Job/train")).status.outputs["model"].url or ""
+    bucket, _, key = place.removeprefix("s3://").partition("/")
+    async with cloud.aws.client("s3") as s3:
+        await s3.put_object(Bucket=bucket, Key=key, Body=archive(["model.pth"]))
     await cloud.declare(cloud.target(), job(cloud), wine, cloud.deployment())
     await cloud.until_ready("Deployment/wine")
     (made,) = [c.request for c in cloud.aws.calls.log if c.operation == "CreateModel"]

@@ -164,6 +164,17 @@ def _(aws: SageMakerDouble, by: Foreign) -> None:
     by.call("StopTrainingJob", TrainingJobName="t")
 
 
+@case("job.delete-absent")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    by.call("DeleteTrainingJob", TrainingJobName="t")
+
+
+@case("job.delete-running")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    by.call("CreateTrainingJob", **training_request())
+    by.call("DeleteTrainingJob", TrainingJobName="t")
+
+
 @case("training.wait-without-spot")
 def _(aws: SageMakerDouble, by: Foreign) -> None:
     limits = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60}

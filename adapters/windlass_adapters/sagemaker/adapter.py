@@ -22,11 +22,14 @@ from windlass_adapters.base import (
     Capabilities,
     Change,
     ChecksSpecs,
+    CountsCalls,
     Create,
     Desired,
     ErrorClass,
     External,
     Found,
+    InferReply,
+    Infers,
     Observation,
     Owner,
     TerminalError,
@@ -50,6 +53,7 @@ from windlass_adapters.sagemaker.endpoints import Endpoints, endpoint_changes
 from windlass_adapters.sagemaker.errors import adapter_error
 from windlass_adapters.sagemaker.immutables import Backend, Named, Objects
 from windlass_adapters.sagemaker.inventory import Inventory
+from windlass_adapters.sagemaker.invoking import invoke
 from windlass_adapters.sagemaker.jobs import RUN_ROLE, job_faults, wanted_run
 from windlass_adapters.sagemaker.limits import Limits
 from windlass_adapters.sagemaker.models import model_faults, wanted_model
@@ -99,7 +103,7 @@ class Part(Protocol):
     async def delete(self, owner: Owner, external: External) -> None: ...
 
 
-class SageMakerAdapter(Adapter, ChecksSpecs):
+class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Infers):
     """One account and region."""
 
     params_model: ClassVar[type[BaseModel]] = SageMakerParams
@@ -225,6 +229,14 @@ class SageMakerAdapter(Adapter, ChecksSpecs):
 
     async def delete(self, owner: Owner, external: External) -> None:
         await self._parts[external.role].delete(owner, external)
+
+    def api_calls(self) -> Mapping[tuple[str, str], int]:
+        return self.api.calls
+
+    async def infer(
+        self, external: External, body: bytes, headers: Mapping[str, str]
+    ) -> InferReply:
+        return await invoke(self.api, external, body, headers)
 
     def classify(self, exception: Exception) -> ErrorClass:
         error = adapter_error(exception, changes=True)

@@ -26,6 +26,9 @@ from windlass_adapters.sagemaker.session import Clients
 
 TIMEOUT = 30.0
 """Seconds that one call may take."""
+INVOKE_TIMEOUT = 75.0
+"""Seconds for an inference: SageMaker gives a model 60."""
+_INVOKES = frozenset({"InvokeEndpoint"})
 _READS = ("Describe", "List", "Get", "Search", "Head", "Invoke", "BatchGet")
 PAGE = 100
 """What one page of a list holds at most."""
@@ -77,7 +80,7 @@ class Api:
     async def _send(self, service: str, operation: str, arguments: Mapping[str, object]) -> Answer:
         bucket = await self._limits.take(f"s3:{operation}" if service == "s3" else operation)
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(INVOKE_TIMEOUT if operation in _INVOKES else TIMEOUT):
                 answer = await self._clients.call(service, operation, arguments)
         except asyncio.CancelledError:
             raise

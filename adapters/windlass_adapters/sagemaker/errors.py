@@ -52,6 +52,13 @@ class QuotaError(WaitingError):
     """A quota or the capacity of AWS is used up; the message has the numbers."""
 
 
+class ModelAnsweredError(TerminalError):
+    """The model's container answered with an error of its own."""
+
+    status = 500
+    body = b""
+
+
 class ThrottledError(TransientError):
     """Too many calls."""
 
@@ -170,6 +177,11 @@ def _of_answer(error: ClientError, operation: str, *, changes: bool) -> AdapterE
     message = str(answer.get("Error", {}).get("Message", ""))
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) or 0)
     said = f"{operation or error.operation_name}: {code}: {message}".rstrip(": ")
+    if code == "ModelError":
+        answered = ModelAnsweredError(said)
+        answered.status = int(answer.get("OriginalStatusCode") or 500)
+        answered.body = str(answer.get("OriginalMessage") or message).encode()
+        return answered
     found = _by_code(code, said) or _by_text(code, message, said)
     if found is not None:
         return found

@@ -17,7 +17,7 @@ from windlass_adapters.sagemaker.params import SageMakerParams
 from windlass_adapters.secrets import resolve_secret
 
 CONNECT_TIMEOUT = 5
-READ_TIMEOUT = 60
+READ_TIMEOUT = 70
 """Seconds."""
 CONNECTIONS = 50
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ class Storage:
     async def put(self, key: str, data: bytes) -> None:
         """Send a small object at once; S3 checks its sha256."""
         checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-        await self._s3("PutObject", Key=key, Body=data, ChecksumSHA256=checksum)
+        await self._s3("PutObject", Key=key, Body=io.BytesIO(data), ChecksumSHA256=checksum)
 
     async def upload(self, key: str, file: Path) -> None:
         """Bring a file there. Raises WaitingError while there is more to send: call again."""
@@ -182,7 +183,7 @@ class Storage:
             Key=key,
             UploadId=upload,
             PartNumber=number,
-            Body=data,
+            Body=io.BytesIO(data),
             ChecksumSHA256=checksum,
         )
         return text(answer, "ETag"), checksum, len(data)

@@ -19,6 +19,7 @@ from rig.sagemaker import (  # noqa: F401  # each enters its operations
     endpoints,
     models,
     packages,
+    removal,
     tagging,
     training,
     tuning,
