@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
 
 from rig.cloud import Cloud, cloud_in
+from windlass.metrics import Metrics
+from windlass.orphans import Orphans
+from windlass.store.base import Object
+from windlass.store.sqlite import SqliteStore
 from windlass_adapters.base import Estimates
 
 
@@ -80,3 +85,40 @@ async def test_a_plan_tells_the_cost_and_what_would_remain(cloud: Cloud) -> None
     left = adapter.remains(wanted, orphaned=True)
     assert "endpoint wine" in left
     assert cost in left
+
+
+async def test_what_nobody_declares_is_reported_and_what_is_free_is_collected(
+    cloud: Cloud,
+) -> None:
+    """An endpoint that was left behind costs money: said, and not removed."""
+    kept = cloud.document("Deployment", "wine", {"model": "wine", "target": "cloud"})
+    await cloud.declare(cloud.target(), cloud.model(), kept)
+    await cloud.until_ready("Deployment/wine")
+    owned = await cloud.get("Deployment/wine")
+    others = [o for o in await cloud.store.list() if o.key != owned.key]
+    metrics = Metrics()
+    orphans = Orphans(_Only(cloud.store, others), cloud.targets, metrics)
+    assert await orphans.look() == [], "younger than the grace"
+    cloud.now += timedelta(hours=2)
+    ((target, orphan),) = await orphans.look()
+    assert (target, orphan.role, orphan.name) == ("default/cloud", "endpoint", "wine")
+    assert orphan.cost == "0.115 $ an hour"
+    assert orphan.ref == "Deployment/default/wine"
+    assert b'windlass_orphans{target="default/cloud"} 1.0' in metrics.render()
+    assert len(cloud.names("endpoint-config")) == len(cloud.names("model")) == 1
+    async with cloud.aws.client("sagemaker") as sagemaker:
+        await sagemaker.delete_endpoint(EndpointName="wine")
+    cloud.now += timedelta(hours=2)
+    assert await orphans.look() == []
+    assert cloud.names("endpoint-config") == cloud.names("model") == []
+
+
+class _Only:
+    """A store that has lost some objects."""
+
+    def __init__(self, store: SqliteStore, objects: Sequence[Object]) -> None:
+        self.install = store.install
+        self._objects = objects
+
+    async def list(self) -> Sequence[Object]:
+        return self._objects

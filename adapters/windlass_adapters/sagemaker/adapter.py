@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Protocol, Self
 
@@ -28,10 +28,12 @@ from windlass_adapters.base import (
     ErrorClass,
     Estimates,
     External,
+    FindsOrphans,
     Found,
     InferReply,
     Infers,
     Observation,
+    Orphan,
     Owner,
     TerminalError,
     TransientError,
@@ -57,6 +59,7 @@ from windlass_adapters.sagemaker.deployments import (
 )
 from windlass_adapters.sagemaker.endpoints import Endpoints, endpoint_changes
 from windlass_adapters.sagemaker.errors import adapter_error
+from windlass_adapters.sagemaker.garbage import Garbage
 from windlass_adapters.sagemaker.immutables import Backend, Named, Objects
 from windlass_adapters.sagemaker.inventory import Inventory
 from windlass_adapters.sagemaker.invoking import invoke
@@ -110,7 +113,7 @@ class Part(Protocol):
     async def delete(self, owner: Owner, external: External) -> None: ...
 
 
-class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, Infers):
+class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphans, Infers):
     """One account and region."""
 
     params_model: ClassVar[type[BaseModel]] = SageMakerParams
@@ -158,6 +161,7 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, Infers):
             APPROVAL_ROLE: packages,
         }
         self._belongings = Belongings(backend)
+        self._garbage = Garbage(backend, given.orphan_grace)
 
     def seconds(self) -> float:
         """Seconds that pass; a test has its own, where time is virtual."""
@@ -256,6 +260,12 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, Infers):
 
     def remains(self, wanted: Sequence[Wanted], *, orphaned: bool) -> str:
         return what_remains(self._rates, wanted, orphaned=orphaned)
+
+    async def orphans(self, living: Collection[Owner]) -> Sequence[Orphan]:
+        return await self._garbage.orphans(living)
+
+    async def collect(self, orphan: Orphan) -> None:
+        await self._garbage.collect(orphan)
 
     async def infer(
         self, external: External, body: bytes, headers: Mapping[str, str]
