@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from functools import cache
 from pathlib import Path
@@ -131,13 +132,16 @@ async def _watch_alarms(cloud: Cloud) -> None:
 
 
 async def _upload_in_parts(cloud: Cloud) -> None:
-    """An artifact that is too large for one request, cut off once in the middle."""
-    content = bytes(11 << 20)
-    cloud.aws.faults.add("reset", "UploadPart", skip=1)
+    """An artifact that is too large for one request: given up in the middle, then sent."""
+    content = os.urandom(11 << 20)  # random, since it is sent compressed
+    broken = cloud.aws.faults.add("reset", "UploadPart", skip=1, times=1000)
     await cloud.declare(cloud.target(), cloud.model("large", content))
-    await cloud.until_ready("Model/large")
+    await cloud.after(seconds=30)
     await cloud.declare(cloud.target())
     await cloud.until_gone("Model/large")
+    broken.times = 0
+    await cloud.declare(cloud.target(), cloud.model("large", content))
+    await cloud.until_ready("Model/large")
 
 
 async def test_what_is_not_ours_is_out_of_reach(cloud: Cloud) -> None:
