@@ -14,9 +14,9 @@ this file, one entry-point line under ``windlass.adapters``, and ``windlass_adap
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
@@ -150,6 +150,8 @@ class Found:
     signature: Signature | None = None
     url: str | None = None
     detail: Mapping[str, JsonValue] = field(default_factory=dict)
+    retire: str = ""
+    """Why it should be taken down now, though it is still declared: its time is over."""
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,34 @@ class Estimates(Protocol):
     @abstractmethod
     def remains(self, wanted: Sequence[Wanted], *, orphaned: bool) -> str:
         """What is there still after their removal, in one line for people; empty for nothing."""
+
+
+class Orphan(NamedTuple):
+    """Something that this installation made and no object declares."""
+
+    role: str
+    name: str
+    ref: str
+    """The object that it was made for: ``Kind/namespace/name``."""
+    since: datetime | None
+    """When it was made."""
+    cost: str
+    """What it costs, for people; empty for nothing."""
+    free: bool
+    """Whether it costs nothing and nothing uses it, so that it may simply go."""
+
+
+@runtime_checkable
+class FindsOrphans(Protocol):
+    """An adapter that can tell what no object declares any more."""
+
+    @abstractmethod
+    async def orphans(self, living: Collection[Owner]) -> Sequence[Orphan]:
+        """What of this installation belongs to none of the living."""
+
+    @abstractmethod
+    async def collect(self, orphan: Orphan) -> None:
+        """Remove an orphan that is free; it is looked at once more before."""
 
 
 class LogChunk(NamedTuple):

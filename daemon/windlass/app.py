@@ -32,6 +32,7 @@ from windlass.bus.local import LocalBus
 from windlass.checks import adapter_check
 from windlass.controller import Controller
 from windlass.metrics import Metrics
+from windlass.orphans import Orphans
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.settings import Settings
@@ -77,6 +78,7 @@ class Daemon(Runtime):
         self._registry = registry
         self._source = source
         self._bus = LocalBus()
+        self.orphans = Orphans(store, targets, metrics)
         reconciler = Reconciler(store, targets, self._metrics.reconcile)
         self.controller = Controller(reconciler, targets, [source], self._bus, self._metrics)
 
@@ -182,6 +184,7 @@ async def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) ->
     with _signals(stop):
         async with asyncio.TaskGroup() as group:
             group.create_task(serve(create_app(daemon), listener, api_stop))
+            group.create_task(daemon.orphans.run(api_stop))
             try:
                 _log.info(
                     "windlass is up",

@@ -127,6 +127,12 @@ class Metrics:
         self.source_faults = Gauge(
             "windlass_source_faults", "Faults in the newest documents.", registry=self.registry
         )
+        self.orphans = Gauge(
+            "windlass_orphans",
+            "Things in a backend that cost money and that no object declares, by target.",
+            ["target"],
+            registry=self.registry,
+        )
         self.api_calls = Gauge(
             "windlass_api_calls",
             "Calls of adapters to remote APIs since the start, by target, operation and result.",

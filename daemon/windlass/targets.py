@@ -26,6 +26,7 @@ from windlass_adapters.base import (
     CountsCalls,
     Create,
     External,
+    FindsOrphans,
     Found,
     Observation,
     Owner,
@@ -173,6 +174,12 @@ class Targets:
         for id_, target in self._open.items():
             if isinstance(target.adapter, CountsCalls):
                 yield id_, target.adapter.api_calls()
+
+    def finding_orphans(self) -> Iterator[tuple[str, FindsOrphans]]:
+        """Target and adapter of each open one that can tell what nobody declares."""
+        for id_, target in list(self._open.items()):
+            if isinstance(target.adapter, FindsOrphans):
+                yield id_, target.adapter
 
     def capabilities(self, id_: str) -> Capabilities | None:
         """Of a target that is open already."""

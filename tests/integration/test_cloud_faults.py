@@ -16,7 +16,17 @@ from windlass_adapters.sagemaker import api
 
 PATIENCE = 600.0
 """Virtual seconds after the last fault in which everything must be as declared."""
-KINDS = ("throttle", "internal", "unavailable", "html", "reset", "lost", "half", "denied", "expired")
+KINDS = (
+    "throttle",
+    "internal",
+    "unavailable",
+    "html",
+    "reset",
+    "lost",
+    "half",
+    "denied",
+    "expired",
+)
 EFFECTS = {
     "CreateModel": 2,
     "CreateEndpointConfig": 2,
@@ -66,8 +76,10 @@ def effects(cloud: Cloud) -> dict[str, int]:
     without = {f"fault.{kind}" for kind in KINDS}
     counted = dict.fromkeys(EFFECTS, 0)
     for call in cloud.aws.calls:
-        if call.operation in counted and call.error in ("", "reset", "502") and not (
-            call.rule in without and call.rule != "fault.lost"
+        if (
+            call.operation in counted
+            and call.error in ("", "reset", "502")
+            and not (call.rule in without and call.rule != "fault.lost")
         ):
             counted[call.operation] += 1
     return counted

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -178,6 +179,9 @@ def adapter_of(world: World) -> type[Adapter]:
     class InTime(SageMakerAdapter):
         def seconds(self) -> float:
             return world.now.timestamp()
+
+        def now(self) -> datetime:
+            return world.now
 
     return InTime
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Protocol, Self
 
 from pydantic import BaseModel
@@ -26,11 +26,14 @@ from windlass_adapters.base import (
     Create,
     Desired,
     ErrorClass,
+    Estimates,
     External,
+    FindsOrphans,
     Found,
     InferReply,
     Infers,
     Observation,
+    Orphan,
     Owner,
     TerminalError,
     TransientError,
@@ -40,6 +43,11 @@ from windlass_adapters.base import (
     Wanted,
 )
 from windlass_adapters.sagemaker.api import Api
+from windlass_adapters.sagemaker.costs import (
+    cost_of,
+    refuse_too_expensive,
+    what_remains,
+)
 from windlass_adapters.sagemaker.deployments import (
     ARTIFACT_ROLE,
     CONFIG_ROLE,
@@ -51,6 +59,7 @@ from windlass_adapters.sagemaker.deployments import (
 )
 from windlass_adapters.sagemaker.endpoints import Endpoints, endpoint_changes
 from windlass_adapters.sagemaker.errors import adapter_error
+from windlass_adapters.sagemaker.garbage import Garbage
 from windlass_adapters.sagemaker.immutables import Backend, Named, Objects
 from windlass_adapters.sagemaker.inventory import Inventory
 from windlass_adapters.sagemaker.invoking import invoke
@@ -65,6 +74,7 @@ from windlass_adapters.sagemaker.params import (
     ModelOptions,
     SageMakerParams,
 )
+from windlass_adapters.sagemaker.rates import read_rates
 from windlass_adapters.sagemaker.registry import (
     APPROVAL_ROLE,
     GROUP_ROLE,
@@ -103,7 +113,7 @@ class Part(Protocol):
     async def delete(self, owner: Owner, external: External) -> None: ...
 
 
-class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Infers):
+class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphans, Infers):
     """One account and region."""
 
     params_model: ClassVar[type[BaseModel]] = SageMakerParams
@@ -123,6 +133,7 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Infers):
         storage = Storage(self.api, keys)
         inventory = Inventory(self.api, storage, identity)
         self._scratch = context.state / "packed"
+        self._rates = read_rates(given.rates)
         backend = Backend(
             self.api,
             storage,
@@ -131,6 +142,8 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Infers):
             context.artifacts,
             self._scratch,
             given.region,
+            self._rates,
+            self.now,
         )
         self._renderer = Renderer(given, keys, identity)
         packages = Packages(backend)
@@ -148,10 +161,15 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Infers):
             APPROVAL_ROLE: packages,
         }
         self._belongings = Belongings(backend)
+        self._garbage = Garbage(backend, given.orphan_grace)
 
     def seconds(self) -> float:
         """Seconds that pass; a test has its own, where time is virtual."""
         return time.monotonic()
+
+    def now(self) -> datetime:
+        """The time of day, in UTC."""
+        return datetime.now(UTC)
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self._scratch.mkdir, parents=True, exist_ok=True)
@@ -169,7 +187,11 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Infers):
             case Model() as model:
                 return wanted_model(self._renderer, desired, model)
             case Deployment() as deployment:
-                return self._renderer.deployment(desired, deployment)
+                found = self._renderer.deployment(desired, deployment)
+                endpoint = next(w for w in found if w.role == ENDPOINT_ROLE)
+                options = DeploymentOptions.model_validate(deployment.spec.options)
+                refuse_too_expensive(self._rates, endpoint, options.max_hourly_cost)
+                return found
             case Job() as job:
                 return (wanted_run(self._renderer, desired, job),)
             case Sweep() as sweep:
@@ -232,6 +254,18 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Infers):
 
     def api_calls(self) -> Mapping[tuple[str, str], int]:
         return self.api.calls
+
+    def cost(self, wanted: Sequence[Wanted]) -> str:
+        return cost_of(self._rates, wanted)
+
+    def remains(self, wanted: Sequence[Wanted], *, orphaned: bool) -> str:
+        return what_remains(self._rates, wanted, orphaned=orphaned)
+
+    async def orphans(self, living: Collection[Owner]) -> Sequence[Orphan]:
+        return await self._garbage.orphans(living)
+
+    async def collect(self, orphan: Orphan) -> None:
+        await self._garbage.collect(orphan)
 
     async def infer(
         self, external: External, body: bytes, headers: Mapping[str, str]

@@ -15,6 +15,9 @@ from pydantic import JsonValue
 
 from windlass_adapters.base import Desired, TerminalError, WaitingError, Wanted
 from windlass_adapters.sagemaker.names import (
+    FLEET_TAG,
+    IDLE_TAG,
+    TTL_TAG,
     Identity,
     endpoint_name,
     hashed,
@@ -189,9 +192,10 @@ class Renderer:
             "config": config.name,
             "variants": {v.name: _in_place(spec, v) for v in variants},
             "fleets": {v.name: v.instance_type for v in variants},
+            "most": {v.name: _most(spec, v) for v in variants},
             "update": _update_policy(options.updates),
             "alarms": list(options.updates.alarms),
-            "tags": self._tags(desired, options),
+            "tags": self._tags(desired, options) | lifetime_tags(options, variants),
             "adopt": deployment.policy.adopt,
         }
         return Wanted(ENDPOINT_ROLE, name, name_digest(config.name), body)
@@ -222,6 +226,22 @@ def _variants(
         else v.model_copy(update={"instance_type": v.instance_type or params.instance_type})
         for v in given
     )
+
+
+def lifetime_tags(options: DeploymentOptions, variants: tuple[Variant, ...]) -> Json:
+    """What a look at the endpoint alone must know: its machines, and how long it may stay."""
+    fleet = " ".join(f"{v.name}={v.instance_type}" for v in variants if v.instance_type)
+    found: Json = {FLEET_TAG: fleet} if 0 < len(fleet) <= 256 else {}
+    if options.ttl is not None:
+        found[TTL_TAG] = str(int(options.ttl.total_seconds()))
+    if options.idle_stop is not None:
+        found[IDLE_TAG] = str(int(options.idle_stop.after.total_seconds()))
+    return found
+
+
+def _most(spec: DeploymentSpec, variant: Variant) -> int:
+    """How many instances a fleet may come to have."""
+    return spec.autoscaling.max if spec.autoscaling else _initial(spec, variant)
 
 
 def _initial(spec: DeploymentSpec, variant: Variant) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 
@@ -31,13 +31,17 @@ from windlass_adapters.sagemaker.errors import AbsentError, BusyError, ExistsErr
 from windlass_adapters.sagemaker.immutables import Backend
 from windlass_adapters.sagemaker.inventory import Known
 from windlass_adapters.sagemaker.names import (
+    FLEET_TAG,
+    IDLE_TAG,
     OWNER_TAG,
     TRIED_TAG,
+    TTL_TAG,
     conflict,
     tag_list,
 )
 from windlass_adapters.sagemaker.states import BUSY, SETTLED, state_of
-from windlass_adapters.sagemaker.watching import refuse_alarm
+from windlass_adapters.sagemaker.watching import Idleness, refuse_alarm
+from windlass_schemas import format_duration
 
 SCALABLE = "sagemaker:variant:DesiredInstanceCount"
 
@@ -57,6 +61,7 @@ class Endpoints:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._idle = Idleness(backend.api, backend.clock)
 
     async def look(self, owner: Owner, external: External) -> Observation:
         inventory, name = self._backend.inventory, external.name
@@ -124,8 +129,40 @@ class Endpoints:
             message=message,
             attempt_counts=not (failure and passes(failure)),
             url=f"sagemaker://{text(answer, 'EndpointArn').split(':')[3]}/{external.name}",
-            detail={"endpoint": _detail(answer, known.tags)},
+            detail={"endpoint": self._shown(answer, known.tags)},
+            retire=await self._over(external.name, known) if status == "InService" else "",
         )
+
+    def _shown(self, answer: Answer, tags: Mapping[str, str]) -> dict[str, JsonValue]:
+        found = _detail(answer, tags)
+        types = dict(part.split("=") for part in tags.get(FLEET_TAG, "").split())
+        running = {
+            text(v, "VariantName"): (
+                types[text(v, "VariantName")],
+                _whole(v, "CurrentInstanceCount"),
+            )
+            for v in parts(answer, "ProductionVariants")
+            if text(v, "VariantName") in types
+        }
+        hourly = self._backend.rates.hourly({k: (t, n or 0) for k, (t, n) in running.items()})
+        return found if hourly is None else {**found, "dollarsAnHour": hourly}
+
+    async def _over(self, name: str, known: Known) -> str:
+        """Why it is time to take it down; empty while it is not."""
+        made, now = moment(known.answer, "CreationTime"), self._backend.clock()
+        if made is None:
+            return ""
+        age = (now - made).total_seconds()
+        ttl, idle = known.tags.get(TTL_TAG), known.tags.get(IDLE_TAG)
+        if ttl is not None and age > float(ttl):
+            return f"its ttl of {format_duration(timedelta(seconds=float(ttl)))} is over"
+        if idle is None or age < float(idle):
+            return ""
+        variants = [text(v, "VariantName") for v in parts(known.answer, "ProductionVariants")]
+        if await self._idle.is_idle(name, variants, float(idle)):
+            spell = format_duration(timedelta(seconds=float(idle)))
+            return f"nobody has asked it for {spell} (options.idleStop)"
+        return ""
 
     async def _failed_config(self, owner: Owner, answer: Answer) -> str:
         """The config of the last update that was sent, if it is not the one in force.

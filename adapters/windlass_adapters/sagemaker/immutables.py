@@ -6,8 +6,9 @@ To be there and to be ours is all that there is to say of one; its name has the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from windlass_adapters.artifacts import ArtifactStore
@@ -33,6 +34,7 @@ from windlass_adapters.sagemaker.deployments import (
 from windlass_adapters.sagemaker.errors import AbsentError, BusyError, ExistsError
 from windlass_adapters.sagemaker.inventory import Inventory, Section, Tagged
 from windlass_adapters.sagemaker.names import Identity, conflict, tag_list
+from windlass_adapters.sagemaker.rates import Rates
 from windlass_adapters.sagemaker.storage import Storage
 from windlass_schemas import MODEL_ARTIFACT, Artifact, Reason
 
@@ -49,6 +51,8 @@ class Backend:
     scratch: Path
     """A folder of our own for archives on their way."""
     region: str
+    rates: Rates
+    clock: Callable[[], datetime]
 
     async def tags(self, arn: str) -> dict[str, str]:
         """The tags of a resource."""

@@ -30,11 +30,13 @@ INSTANCE_TAG = f"{PREFIX}instance"
 REF_TAG = f"{PREFIX}ref"
 """``Kind/namespace/name``, for people and bills."""
 HASH_TAG = f"{PREFIX}hash"
-NAME_TAG = f"{PREFIX}name"
 TRIED_TAG = f"{PREFIX}tried"
 """On an endpoint config: an update to it was sent, and when the endpoint had last changed then."""
-RELEASED_TAG = f"{PREFIX}released"
-"""On a record that AWS cannot delete: its object has let it go."""
+FLEET_TAG = f"{PREFIX}fleet"
+"""On an endpoint: ``variant=type`` for each fleet, so that its cost is known without asking."""
+TTL_TAG = f"{PREFIX}ttl"
+IDLE_TAG = f"{PREFIX}idle"
+"""On an endpoint: seconds that it may stay, or may be without requests."""
 
 
 def slug(key: Key) -> str:

@@ -208,17 +208,6 @@ class IdleStop(Frozen):
         return self
 
 
-class LambdaFront(Frozen):
-    """A function in front of the endpoint."""
-
-    concurrency: int = Field(default=0, ge=0, le=1000)
-    """Provisioned concurrency of its alias; 0 for none."""
-    max_body: int = Field(default=4 << 20, ge=1, le=4 << 20)
-    """Bytes that a request may have."""
-    role: str = Field(pattern=ROLE)
-    """The function's role. It may invoke this endpoint and nothing else."""
-
-
 class DeploymentOptions(Frozen):
     """How a model is served on SageMaker."""
 
@@ -249,8 +238,6 @@ class DeploymentOptions(Frozen):
     idle_stop: IdleStop | None = None
     max_hourly_cost: float | None = Field(default=None, gt=0)
     """Dollars an hour that its instances may cost at most; needs the Target's ``rates``."""
-    expose: Literal["lambda"] | None = None
-    """A Lambda function in front of it."""
 
     @model_validator(mode="after")
     def _fits(self) -> DeploymentOptions:

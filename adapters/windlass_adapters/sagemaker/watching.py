@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 from windlass_adapters.base import TerminalError, WaitingError
-from windlass_adapters.sagemaker.answers import parts, text
+from windlass_adapters.sagemaker.answers import number, parts, text
 from windlass_adapters.sagemaker.api import Api
 from windlass_schemas import Reason
 
@@ -32,3 +33,42 @@ async def refuse_alarm(api: Api, alarms: Sequence[str]) -> None:
     ringing = sorted(name for name, state in states.items() if state == "ALARM")
     if ringing:
         raise WaitingError(f"{', '.join(ringing)} is in ALARM; the update begins when it is not")
+
+
+LOOK_AGAIN = 900.0
+"""Seconds between two questions whether an endpoint is idle."""
+
+
+class Idleness:
+    """Whether anybody asks an endpoint. What CloudWatch cannot say counts as somebody."""
+
+    def __init__(self, api: Api, clock: Callable[[], datetime]) -> None:
+        self._api = api
+        self._clock = clock
+        self._asked: dict[str, tuple[datetime, bool]] = {}
+
+    async def is_idle(self, endpoint: str, variants: Sequence[str], seconds: float) -> bool:
+        """Whether there was no invocation for so long."""
+        now = self._clock()
+        at, known = self._asked.get(endpoint, (None, False))
+        if at is not None and now - at < timedelta(seconds=LOOK_AGAIN):
+            return known
+        total = 0.0
+        for variant in variants:
+            answer = await self._api.call(
+                "cloudwatch",
+                "GetMetricStatistics",
+                Namespace="AWS/SageMaker",
+                MetricName="Invocations",
+                Dimensions=[
+                    {"Name": "EndpointName", "Value": endpoint},
+                    {"Name": "VariantName", "Value": variant},
+                ],
+                StartTime=now - timedelta(seconds=seconds),
+                EndTime=now,
+                Period=3600,
+                Statistics=["Sum"],
+            )
+            total += sum(number(point, "Sum") or 0.0 for point in parts(answer, "Datapoints"))
+        self._asked[endpoint] = (now, total == 0)
+        return total == 0

@@ -81,11 +81,15 @@ def _examine(s: Situation, wanted: Wanted, record: ExternalRecord | None) -> _Fi
     seen = s.seen(record)
     if isinstance(seen, Unknown):
         return _Finding(unknown(s, seen))
+    if record.state is RecordState.RETIRED and _is_unchanged(s, wanted, record):
+        return _stay_down(s, record, seen)
     unseen = s.unseen_for(record).total_seconds()
     if unseen > 0:
         return _unseen(s, record, seen, unseen)
     if isinstance(seen, Absent):
         return _examine_absent(s, wanted, record)
+    if seen.retire and record.state is RecordState.CREATED and _is_unchanged(s, wanted, record):
+        return _stay_down(s, replace(record, message=seen.retire), seen)
     known = replace(record, external_id=seen.external.external_id, absent_since=None)
     match seen.state:
         case State.DELETING:
@@ -96,6 +100,23 @@ def _examine(s: Situation, wanted: Wanted, record: ExternalRecord | None) -> _Fi
             return _examine_failed(s, wanted, known, seen)
         case State.LIVE | State.DEGRADED:
             return _examine_live(s, wanted, record, known, seen)
+
+
+def _is_unchanged(s: Situation, wanted: Wanted, record: ExternalRecord) -> bool:
+    """Whether nothing was declared or asked for since the record was written."""
+    return (record.wanted, record.sync_token) == (wanted, s.object.sync_token)
+
+
+def _stay_down(s: Situation, record: ExternalRecord, seen: Found | Absent) -> _Finding:
+    """Its time is over: take it down, and leave it down until somebody wants it again."""
+    why = f"taken down: {record.message}; edit the spec or windlass sync to have it again"
+    if isinstance(seen, Absent):
+        return _Finding(stalled(s, Reason.COST_LIMIT_EXCEEDED, why, health="Missing"))
+    step = delete(s, record, record.message)
+    step = replace(step, intent=replace(step.intent, state=RecordState.RETIRED))
+    verdict = progressing(s, f"taking it down: {record.message}")
+    going = seen.state is State.DELETING
+    return _Finding(verdict, None if going else step, found=seen)
 
 
 def _unseen(s: Situation, record: ExternalRecord, seen: Found | Absent, after: float) -> _Finding:
@@ -111,7 +132,7 @@ def _unseen(s: Situation, record: ExternalRecord, seen: Found | Absent, after: f
 def _examine_absent(s: Situation, wanted: Wanted, record: ExternalRecord) -> _Finding:
     missing = replace(record, absent_since=record.absent_since or s.now)
     remaining = s.absent_for(missing).total_seconds()
-    if record.state in (RecordState.INTENDED, RecordState.DELETING):
+    if record.state in (RecordState.INTENDED, RecordState.DELETING, RecordState.RETIRED):
         if remaining > 0:
             verdict = progressing(
                 s, f"{wanted.role} {wanted.name} is not seen; looking again", after=remaining

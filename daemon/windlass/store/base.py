@@ -133,6 +133,8 @@ class RecordState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     DELETING = "deleting"
+    RETIRED = "retired"
+    """Taken down because its time was over; made again when the spec changes or on request."""
     ORPHANED = "orphaned"
     GONE = "gone"
 
