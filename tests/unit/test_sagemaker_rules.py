@@ -208,6 +208,17 @@ def _(aws: SageMakerDouble, by: Foreign) -> None:
     by.call("StopTransformJob", TransformJobName="batch")
 
 
+@case("job.delete-absent")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    by.call("DeleteTrainingJob", TrainingJobName="t")
+
+
+@case("job.delete-running")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    by.call("CreateTrainingJob", **training_request())
+    by.call("DeleteTrainingJob", TrainingJobName="t")
+
+
 @case("tuning.exists")
 def _(aws: SageMakerDouble, by: Foreign) -> None:
     by.call("CreateHyperParameterTuningJob", **tuning_request())
