@@ -50,7 +50,7 @@ HEAD = "apiVersion: windlass/v1\nkind: Job\nmetadata:\n  name: a\n"
         (
             HEAD + "spec: {command: [x]}\npolicy: {zzz: 1}\n",
             "a.yaml:6:10 policy.zzz: is no known field; remove it, or write one of: onDelete,"
-            " prune, selfHeal, dependsOn, ignore, deadlines, suspend",
+            " prune, adopt, selfHeal, dependsOn, ignore, deadlines, suspend",
         ),
         (
             HEAD + "spec: {command: [x], inputs: {d: {fil: x}}}\n",

@@ -217,6 +217,8 @@ def job_faults(job: Job | Sweep) -> Iterator[tuple[str, str]]:
         yield "spec.timeLimit", "is 1s at least and 28d at most"
     elif options.spot is not None and options.spot.max_wait < spec.time_limit:
         yield "spec.options.spot.maxWait", "must not be less than spec.timeLimit"
+    if isinstance(job, Sweep) and spec.command is not None:
+        yield "spec.command", "SageMaker tuning takes no command; use entrypoint"
     if spec.python is not None:
         yield "spec.python", "the container has its own Python; leave it out"
     for name, value in spec.env.items():
