@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import JsonValue
 
@@ -86,4 +87,4 @@ async def tell(cloud: Cloud, *stories: Story) -> None:
     """Tell stories one after the other, each to its end."""
     for story in stories:
         await story.tell(cloud)
-        await cloud.until(lambda story=story: story.done(cloud))
+        await cloud.until(partial(story.done, cloud))
