@@ -219,6 +219,9 @@ class Capabilities:
     make. Then nothing is looked up by owner, which may be slow or late."""
     adopts: bool = False
     """Whether a create under ``policy.adopt`` takes over what it finds under its name."""
+    daemon: str | None = None
+    """What it holds can be reached from one daemon's host only: that daemon's name, or empty for
+    whichever opens the target first. None: every daemon reaches it."""
 
 
 @dataclass(frozen=True)

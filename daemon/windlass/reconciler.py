@@ -18,6 +18,7 @@ from windlass.conditions import Pass
 from windlass.metrics import ReconcileMetrics
 from windlass.outcome import Acted, Draw, Result, conclude, fail, intention
 from windlass.plan import Delete, Step, plan
+from windlass.priority import Priority
 from windlass.reading import Reading
 from windlass.situations import Situations
 from windlass.store.base import (
@@ -25,12 +26,13 @@ from windlass.store.base import (
     ExternalRecord,
     ExternalTakenError,
     LeaseLostError,
+    Next,
     Object,
     Outcome,
     RecordState,
     Store,
 )
-from windlass.targets import OpenTarget, Targets
+from windlass.targets import ElsewhereError, OpenTarget, Targets
 from windlass_adapters.base import (
     AdapterError,
     Create,
@@ -75,6 +77,9 @@ class Reconciler:
         started = time.perf_counter()
         try:
             outcome, result = await self._pass(claim, pass_)
+        except ElsewhereError as error:
+            await self.store.commit(claim, _untouched(claim.object, error.home))
+            return Result(None)
         except AdapterError as error:
             outcome, result = fail(claim.object, error, pass_, self._draw)
         except ExternalTakenError as error:
@@ -89,7 +94,7 @@ class Reconciler:
                 reason=Reason.UNEXPECTED,
             )
             outcome, result = fail(claim.object, unexpected, pass_, self._draw)
-        await self.store.commit(claim, outcome)
+        await self.store.commit(claim, replace(outcome, next=result.next))
         duration = time.perf_counter() - started
         self._count(claim.object, outcome, result, pass_, duration)
         _report(claim.object, outcome, result, pass_, duration)
@@ -160,6 +165,12 @@ async def _held(target: OpenTarget, owner: Owner, intent: ExternalRecord) -> Fou
         raise TransientError(seen.message, reason=seen.reason)
     ours = isinstance(seen, Found) and seen.owner_uid == owner.uid
     return seen if isinstance(seen, Found) and ours else None
+
+
+def _untouched(object_: Object, home: str) -> Outcome:
+    """Nothing was done, since only the daemon on another host can do it: it is due there now."""
+    then = Next(after=0.0, priority=Priority.FOLLOW_UP, home=home)
+    return Outcome(object_.status, hold=object_.hold, next=then)
 
 
 def _report(

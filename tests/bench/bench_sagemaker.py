@@ -53,7 +53,7 @@ async def cost(aws: SageMakerDouble, work: Callable[[], Awaitable[object]]) -> C
 async def inventory(cloud: Cloud) -> Cost:
     """What the adapter alone does in a resync: one look at everything, as the kernel asks."""
     objects = [o for o in await cloud.store.list() if o.key.kind == "Deployment"]
-    target = await cloud.targets.of(objects[0])
+    target = await cloud.target_of(objects[0])
     asked = [
         (cloud.reconciler.situations.owner(o), r.external) for o in objects for r in o.externals
     ]

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from rig.cloud import IMAGE, Cloud, cloud_in
+from rig.cloud import Cloud, cloud_in
 from windlass.store.base import Document
 from windlass_adapters.base import Adapter, AdapterContext, External, Owner
 from windlass_adapters.sagemaker import SageMakerAdapter
@@ -42,7 +42,6 @@ class SageMakerRig(Rig):
                 "entrypoint": "train.py",
                 "timeLimit": "1h",
                 "target": "cloud",
-                "options": {"image": IMAGE},
             },
             script,
         )

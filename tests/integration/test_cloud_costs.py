@@ -13,8 +13,8 @@ from rig.cloud import Cloud, cloud_in
 from windlass.metrics import Metrics
 from windlass.orphans import Orphans
 from windlass.store.base import Object
-from windlass.store.sqlite import SqliteStore
 from windlass_adapters.base import Estimates
+from windlass_adapters.testing.world import KitStore
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ async def test_a_plan_tells_the_cost_and_what_would_remain(cloud: Cloud) -> None
     await cloud.declare(cloud.target(), cloud.model(), cloud.deployment(replicas=2))
     await cloud.until_ready("Deployment/wine")
     found = await cloud.get("Deployment/wine")
-    adapter = (await cloud.targets.of(found)).adapter
+    adapter = (await cloud.target_of(found)).adapter
     assert isinstance(adapter, Estimates)
     wanted = [record.wanted for record in found.externals]
     cost = "at most 0.23 $ an hour (2 x ml.m5.large), twice that during an update"
@@ -116,7 +116,7 @@ async def test_what_nobody_declares_is_reported_and_what_is_free_is_collected(
 class _Only:
     """A store that has lost some objects."""
 
-    def __init__(self, store: SqliteStore, objects: Sequence[Object]) -> None:
+    def __init__(self, store: KitStore, objects: Sequence[Object]) -> None:
         self.install = store.install
         self._objects = objects
 

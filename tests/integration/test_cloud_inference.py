@@ -28,7 +28,7 @@ async def ask(cloud: Cloud, body: bytes, **headers: str) -> InferReply:
     found = await cloud.get("Deployment/wine")
     record = serving(found)
     assert record is not None
-    adapter = (await cloud.targets.of(found)).adapter
+    adapter = (await cloud.target_of(found)).adapter
     assert isinstance(adapter, Infers)
     return await adapter.infer(record.external, body, headers)
 

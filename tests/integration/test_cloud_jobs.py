@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from rig.cloud import IMAGE, Cloud, archive, cloud_in
+from rig.cloud import Cloud, archive, cloud_in
 from windlass.store.base import Document
 
 SCRIPT = b"print('Testing Loss: 0.1')\n"
@@ -33,7 +33,7 @@ def job(cloud: Cloud, **spec: JsonValue) -> Document:
         "target": "cloud",
         "timeLimit": "1h",
         "outputs": {"model": "model.tar.gz"},
-        "options": {"image": IMAGE, "channels": {"training": "s3://project5bucket98/"}},
+        "options": {"channels": {"training": "s3://project5bucket98/"}},
     }
     return cloud.document("Job", "train", given | spec, {"hpo.py": SCRIPT})
 
@@ -44,7 +44,7 @@ def sweep(cloud: Cloud, **spec: JsonValue) -> Document:
         "entrypoint": "hpo.py",
         "target": "cloud",
         "timeLimit": "1h",
-        "options": {"image": IMAGE, "instanceType": "ml.g4dn.xlarge"},
+        "options": {"instanceType": "ml.g4dn.xlarge"},
         "ranges": RANGES,
         "objective": {"metric": "Test Loss", "regex": "Testing Loss: ([0-9\\.]+)"},
         "maxJobs": 2,
@@ -75,7 +75,7 @@ async def test_more_machines_are_a_new_run(cloud: Cloud) -> None:
     """1, then 5: an edit starts a new job and changes none."""
     await cloud.declare(cloud.target(), job(cloud))
     await cloud.until_ready("Job/train")
-    options: JsonValue = {"image": IMAGE, "instances": 5}
+    options: JsonValue = {"instances": 5}
     await cloud.declare(cloud.target(), job(cloud, options=options))
     await cloud.until_ready("Job/train")
     made = [c.request for c in cloud.aws.calls.log if c.operation == "CreateTrainingJob"]
@@ -116,7 +116,7 @@ async def test_a_stopped_job_is_no_success(cloud: Cloud) -> None:
 
 async def test_spot_has_checkpoints_and_a_longest_wait(cloud: Cloud) -> None:
     """And both limits."""
-    options: JsonValue = {"image": IMAGE, "spot": {"maxWait": "2h"}}
+    options: JsonValue = {"spot": {"maxWait": "2h"}}
     await cloud.declare(cloud.target(), job(cloud, options=options))
     await cloud.until_ready("Job/train")
     (made,) = [c.request for c in cloud.aws.calls.log if c.operation == "CreateTrainingJob"]

@@ -11,7 +11,7 @@ import aioboto3
 import pytest
 from pydantic import JsonValue
 
-from rig.cloud import IMAGE, ROLE, Cloud, bucket_of, cloud_in
+from rig.cloud import ROLE, Cloud, bucket_of, cloud_in
 from rig.cloud_stories import LIFE, tell
 from rig.sagemaker.runtime import Answer
 from rig.sagemaker.samples import make_endpoint
@@ -66,7 +66,6 @@ async def _train_and_search(cloud: Cloud) -> None:
         "entrypoint": "train.py",
         "target": "cloud",
         "timeLimit": "1h",
-        "options": {"image": IMAGE},
     }
     searched = given | {
         "ranges": ranges,
@@ -102,7 +101,7 @@ async def _ask(cloud: Cloud) -> None:
     found = await cloud.get("Deployment/wine")
     record = serving(found)
     assert record is not None
-    adapter = (await cloud.targets.of(found)).adapter
+    adapter = (await cloud.target_of(found)).adapter
     assert isinstance(adapter, Infers)
     assert (await adapter.infer(record.external, b"{}", {})).status == 200
 

@@ -14,6 +14,7 @@ from windlass.registry import Registry
 from windlass.sources.opening import open_source
 from windlass.store.base import Document
 from windlass.targets import Targets
+from windlass_adapters.base import Adapter
 from windlass_adapters.local import LocalAdapter
 from windlass_schemas import Target
 
@@ -66,7 +67,10 @@ async def _with_this_machine(cloud: Cloud) -> None:
     """The real local adapter beside the account."""
     await cloud.targets.close()
     registry = cloud.targets._registry
-    adapters = {"local": LocalAdapter, "sagemaker": registry.get("sagemaker")}
+    adapters: dict[str, type[Adapter]] = {
+        "local": LocalAdapter,
+        "sagemaker": registry.get("sagemaker"),
+    }
     targets = Targets(
         cloud.store,
         Registry(adapters),

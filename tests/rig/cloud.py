@@ -16,11 +16,12 @@ from pydantic import JsonValue
 from rig.sagemaker.account import Resource
 from rig.sagemaker.double import SageMakerDouble
 from windlass.metrics import Metrics
+from windlass.reading import Reading
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.store.base import Document, Object
 from windlass.store.sqlite import DATABASE, SqliteStore
-from windlass.targets import Targets
+from windlass.targets import OpenTarget, Targets
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Adapter, Found, Owner
 from windlass_adapters.sagemaker import SageMakerAdapter
@@ -71,7 +72,7 @@ class Cloud(World):
                 "accessKeyId": f"file:{self.folder}/key",
                 "secretAccessKey": f"file:{self.folder}/secret",
             },
-            "images": {"onnx": IMAGE, "pytorch": IMAGE, "sklearn": IMAGE, "tensorflow": IMAGE},
+            "images": dict.fromkeys(("job", "onnx", "pytorch", "sklearn", "tensorflow"), IMAGE),
             "limits": {"*": 1e6, "s3:*": 1e6},
         }
         return given | self.params
@@ -153,11 +154,15 @@ class Cloud(World):
         """What was called so far, by operation."""
         return Counter(call.operation for call in self.aws.calls.log if not call.foreign)
 
+    async def target_of(self, object_: Object) -> OpenTarget:
+        """An object's target, opened."""
+        return await self.targets.of(object_, Reading(self.store))
+
     async def found(self, text: str, role: str) -> Found:
         """What the adapter says now of an external of an object."""
         object_ = await self.get(text)
         record = next(r for r in object_.externals if r.wanted.role == role)
-        target = await self.targets.of(object_)
+        target = await self.target_of(object_)
         seen = (await target.observe(owner_of(self, object_), [record.external]))[record.external]
         assert isinstance(seen, Found), seen
         return seen

@@ -69,12 +69,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("spec", "field"),
         [
-            ({"replicas": 2}, "spec.replicas"),
             ({"autoscaling": {"max": 3, "target": 20}}, "spec.autoscaling"),
             ({"rollout": {"canary": {}}}, "spec.rollout.canary"),
             ({"rollout": {"shadow": {}}}, "spec.rollout.shadow"),
             ({"access": "keys"}, "spec.access"),
-            ({"resources": {"cpus": 2}}, "spec.resources.cpus"),
             ({"resources": {"memory": "1Gi"}}, "spec.resources.memory"),
             ({"resources": {"gpus": 1}}, "spec.resources.gpus"),
         ],
@@ -87,4 +85,4 @@ class TestRefusals:
         assert caught.value.reason is Reason.INVALID_SPEC
 
     def test_what_it_does_is_taken(self) -> None:
-        refuse_what_is_not_offered(deployment(replicas=1, access="public"))
+        refuse_what_is_not_offered(deployment(replicas=2, access="public", resources={"cpus": 2}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar, Literal, Self
 
@@ -71,10 +72,12 @@ class LocalAdapter(Adapter, ChecksSpecs, ReadsLogs, Infers):
 
     def __init__(self, context: AdapterContext, params: BaseModel) -> None:
         self._params = LocalParams.model_validate(params.model_dump())
+        self._capabilities = replace(_CAPABILITIES, daemon=self._params.daemon)
         store = context.artifacts
         self._runs = Runs(context.state / "runs", store, self._params.grace)
         self._models = ModelFolders(context.state / "models", store)
-        server = Server(context.state / "serving", self._params.host, self._params.port)
+        params = self._params
+        server = Server(context.state / "serving", params.host, params.port, params.grpc_port)
         self._deployments = Deployments(context.install, store, server)
 
     async def __aenter__(self) -> Self:
@@ -87,7 +90,7 @@ class LocalAdapter(Adapter, ChecksSpecs, ReadsLogs, Infers):
 
     @property
     def capabilities(self) -> Capabilities:
-        return _CAPABILITIES
+        return self._capabilities
 
     def normalise(self, desired: Desired) -> tuple[Wanted, ...]:
         match desired.resource:

@@ -18,8 +18,6 @@ def refuse_what_is_not_offered(deployment: Deployment) -> None:
 
 
 def _not_offered(spec: DeploymentSpec) -> Iterator[str]:
-    if spec.replicas not in (None, 1):
-        yield f"spec.replicas: a local Target runs one replica, not {spec.replicas}; leave it out"
     if spec.autoscaling is not None:
         yield "spec.autoscaling: a local Target does not scale; leave it out"
     if spec.rollout.canary is not None:
@@ -28,9 +26,7 @@ def _not_offered(spec: DeploymentSpec) -> Iterator[str]:
         yield "spec.rollout.shadow: a local Target swaps at once; leave it out"
     if spec.access == "keys":
         yield "spec.access: a local Target knows no keys; leave it out, or say public"
-    if spec.resources.cpus is not None:
-        yield "spec.resources.cpus: use spec.options.threads on a local Target"
     if spec.resources.memory is not None:
         yield "spec.resources.memory: a local Target sets no limit; leave it out"
     if spec.resources.gpus:
-        yield "spec.resources.gpus: a local Target runs models on CPUs only; leave it out"
+        yield "spec.resources.gpus: on a local Target say spec.options.providers instead"

@@ -78,9 +78,9 @@ def training(
 ) -> tuple[Json, Json]:
     """What training jobs and tuning have in common, and the files that must be uploaded."""
     params = renderer.params
-    image = options.image or params.images.get("job")
+    image = (spec.image or "").removeprefix("docker://") or params.images.get("job")
     if image is None:
-        raise _invalid("there is no container image: set spec.options.image, or params.images.job")
+        raise _invalid("there is no container image: set spec.image, or params.images.job")
     algorithm: Json = {"TrainingImage": image, "TrainingInputMode": "File"}
     if options.metrics:
         found: list[JsonValue] = [
@@ -219,6 +219,10 @@ def job_faults(job: Job | Sweep) -> Iterator[tuple[str, str]]:
         yield "spec.options.spot.maxWait", "must not be less than spec.timeLimit"
     if isinstance(job, Sweep) and spec.command is not None:
         yield "spec.command", "SageMaker tuning takes no command; use entrypoint"
+    if spec.image is not None and (spec.image.startswith("/") or spec.image.endswith(".sif")):
+        yield "spec.image", "SageMaker takes an address in a registry, and no file"
+    if spec.array is not None:
+        yield "spec.array", "SageMaker has no arrays; use a Sweep, or several Jobs"
     if spec.python is not None:
         yield "spec.python", "the container has its own Python; leave it out"
     for name, value in spec.env.items():

@@ -267,8 +267,6 @@ class Spot(Frozen):
 class JobOptions(Frozen):
     """How a Job or the children of a Sweep run on SageMaker training."""
 
-    image: str | None = Field(default=None, pattern=r"^\S{1,255}$")
-    """The container image; by default the Target's ``images.job``."""
     instance_type: str | None = Field(default=None, pattern=INSTANCE_TYPE)
     instances: int = Field(default=1, ge=1, le=100)
     """Machines that one attempt has."""
