@@ -45,6 +45,10 @@ class AwayError(StoreError):
     """The store cannot be reached, or broke off: what was asked for may have happened or not."""
 
 
+class ExternalTakenError(StoreError):
+    """Another object of ours holds that external; nothing was written."""
+
+
 class SourceConflictError(StoreError):
     """The key belongs to another source; nothing was written."""
 
@@ -141,6 +145,8 @@ class RecordState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     DELETING = "deleting"
+    RETIRED = "retired"
+    """Taken down because its time was over; made again when the spec changes or on request."""
     ORPHANED = "orphaned"
     GONE = "gone"
 
@@ -170,6 +176,8 @@ class ExternalRecord:
     """When we last changed it."""
     healed: tuple[datetime, ...] = ()
     """The latest self-heals, for telling a fight from an accident."""
+    rank: int = 0
+    """Its place among all that was wanted with it: what has a higher one may be using it."""
 
     @property
     def external(self) -> External:
