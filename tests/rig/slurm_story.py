@@ -7,9 +7,10 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -122,7 +123,7 @@ class Story:
         return {**spec, "outputs": outputs}
 
     @staticmethod
-    def _write(path: Path, kind: str, name: str, spec: dict[str, object]) -> None:
+    def _write(path: Path, kind: str, name: str, spec: Mapping[str, object]) -> None:
         document = {"apiVersion": "windlass/v1", "kind": kind, "metadata": {"name": name}}
         path.write_text(yaml.safe_dump({**document, "spec": spec}, sort_keys=False))
 
@@ -150,7 +151,7 @@ class Story:
         """Wait until every Job has succeeded."""
         for name in self.names():
             if name not in but:
-                self.until(lambda n=name: self._succeeded(n), f"Job/{name} has succeeded")
+                self.until(partial(self._succeeded, name), f"Job/{name} has succeeded")
 
     def _succeeded(self, name: str) -> bool:
         return self.project.condition(f"Job/{name}", "Succeeded")[0] == "True"

@@ -188,7 +188,7 @@ class Owners:
                 await former.gate.finish()
                 assert world.writes() == written, "a write with an old token was accepted"
                 refused = former.gate.error
-                assert refused is None or isinstance(refused, StoreError), f"not refused: {refused!r}"
+                assert refused is None or isinstance(refused, StoreError), f"wrote: {refused!r}"
                 assert new.gate.error is None, f"the new owner failed: {new.gate.error!r}"
                 if not known:
                     await self._check(heir)
