@@ -25,7 +25,7 @@ before). So nothing is lost; a test compares with every order there is, where th
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import comb
 
 from windlass.store.base import Document, StoreError
@@ -152,53 +152,37 @@ class Owners:
     async def _race(
         self, stall: int, begin: str, pending: Word | None, *, all_orders: bool
     ) -> Race | None:
-        """Go as told, then the former owner first. None when it comes to an order that is known.
+        """One race and the oracles; None when it comes to an order that is known already.
 
-        ``pending`` is the former owner's next word, which it has not said before the last step.
+        It goes as ``begin`` says, then the former owner first. ``pending`` is the former owner's
+        next word after that.
         """
-        order, words, known = "", list[Word | None](), False
         async with self._theatre.stage() as world:
             await world.declare(self._document)
-            key = key_of(self._document.resource)
-            former = Racer(world, Gate(world.reconciler.reconcile(key)))
+            former = Racer(world, Gate(world.reconciler.reconcile(key_of(self._document.resource))))
             for _ in range(stall):
                 await former.step()
             heir = await type(world).make(world.folder, world.backend, world.adapter, inline=True)
             heir.checks.append(check_truthful)
             new = Racer(heir, Gate(heir.after(seconds=TAKEOVER_SECONDS)))
-            written = world.writes()
+            written, complaint, ran = world.writes(), "", Ran()
             try:
-                while not (former.gate.finished and new.gate.finished):
-                    last = words[-1] if words else None
-                    blocked = _is_blocked(last, None if all_orders else pending)
-                    if len(order) < len(begin):
-                        goes = begin[len(order)]
-                    elif not former.gate.finished and not blocked:
-                        goes = "f"
-                    elif not new.gate.finished:
-                        goes = "n"
-                    else:
-                        known = True
-                        break
-                    words.append(await (former if goes == "f" else new).step())
-                    order += goes
-                    if goes == "f" and len(order) > len(begin):
-                        pending = None
-                    check_single(heir)
+                await ran.go(former, new, begin, None if all_orders else pending)
                 await former.gate.finish()
                 assert world.writes() == written, "a write with an old token was accepted"
                 refused = former.gate.error
                 assert refused is None or isinstance(refused, StoreError), f"wrote: {refused!r}"
                 assert new.gate.error is None, f"the new owner failed: {new.gate.error!r}"
-                if not known:
+                if not ran.known:
                     await self._check(heir)
-                complaint = ""
             except AssertionError as error:
                 complaint = str(error)
             await former.gate.finish()
             await new.gate.finish()
             await heir.close()
-        return None if known and not complaint else Race(order, tuple(words), complaint)
+        if ran.known and not complaint:
+            return None
+        return Race("".join(ran.order), tuple(ran.words), complaint)
 
     async def _check(self, heir: World) -> None:
         for _ in range(CALM_PASSES):
@@ -224,16 +208,43 @@ def _independent(new: Word, former: Word) -> bool:
     return former.store.reads is None or former.store.reads != new.store.writes
 
 
+@dataclass
+class Ran:
+    """The way that a race has gone so far."""
+
+    order: list[str] = field(default_factory=list)
+    words: list[Word | None] = field(default_factory=list)
+    known: bool = False
+    """Whether it has come to where another race has been."""
+
+    async def go(self, former: Racer, new: Racer, begin: str, pending: Word | None) -> None:
+        """To the end of both, or to where it is known."""
+        while not (former.gate.finished and new.gate.finished):
+            last = self.words[-1] if self.words else None
+            if len(self.order) < len(begin):
+                goes = begin[len(self.order)]
+            elif not former.gate.finished and not _is_blocked(last, pending):
+                goes, pending = "f", None
+            elif not new.gate.finished:
+                goes = "n"
+            else:
+                self.known = True
+                return
+            self.words.append(await (former if goes == "f" else new).step())
+            self.order.append(goes)
+            check_single(new.world)
+
+
 class Racer:
     """One owner, one word to the store or the backend at a time."""
 
     def __init__(self, world: World, gate: Gate) -> None:
-        self._world = world
+        self.world = world
         self.gate = gate
 
     async def step(self) -> Word | None:
         """Go on until the next word is said; None when it ends without another one."""
-        world, calls = self._world, self._world.backend.calls.copy()
+        world, calls = self.world, self.world.backend.calls.copy()
         touched, now = world.touches(), world.now
         while not self.gate.finished and world.touches() == touched:
             await self.gate.step()
