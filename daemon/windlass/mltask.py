@@ -168,6 +168,7 @@ def _job(config: Config, program: Program, places: Places, outputs: Mapping[str,
     if outputs:
         spec["outputs"] = dict(outputs)
     spec["options"] = _options(infra, places)
+    spec["onChange"] = "replace"  # it moves at once, and does not finish at the old place first
     return _document("Job", name_of(config.experiment_name), spec)
 
 

@@ -6,6 +6,7 @@ Everything in one run on one machine: the ratios are what is promised.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import statistics
 import subprocess
@@ -22,8 +23,8 @@ from rig.slurm_site import Site
 from windlass_adapters.base import Desired, External, Found, Owner, State
 from windlass_adapters.slurm import SlurmAdapter
 
-JOBS = 1000
-TRACKED = 10_000
+JOBS = int(os.environ.get("WINDLASS_BENCH_JOBS", "1000"))
+TRACKED = 10 * JOBS
 SHORT = 100
 """Jobs of those who need one exec for each: as many as fit into a minute."""
 
@@ -73,9 +74,9 @@ def many(hpc: Hpc, count: int, text: str = "sleep 600", **options: object) -> li
     return [
         hpc.job(
             f"job-{n}",
-            uid=f"{n:032x}",
+            uid=f"{n:016x}",
             entrypoint="run.sh",
-            files={"run.sh": f"#!/bin/sh\n# {n}\n{text}\n"},
+            kept={"run.sh": f"#!/bin/sh\n# {n}\n{text}\n"},
             options={"time": "10m", **options},  # type: ignore[dict-item] # plain values
         )
         for n in range(count)
@@ -204,8 +205,8 @@ async def looks(site: Cluster, folder: Path, report: Report) -> None:
     hpc = Hpc(site, folder / "looks", limits={"poll": "1s", "idlePoll": "1s", "batch": 500})
     async with hpc.adapter() as adapter:
         ours: list[tuple[Owner, External]] = []
-        jobs = many(hpc, 5000, coalesce=True)
-        for count in (10, 1000, 5000):
+        jobs = many(hpc, 5 * JOBS, coalesce=True)
+        for count in (10, JOBS, 5 * JOBS):
             ours += await submit(adapter, jobs[len(ours) : count])
             await adapter.observe_many(ours)
             site.sdiag_reset()

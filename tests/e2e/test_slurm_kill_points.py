@@ -26,10 +26,17 @@ WITHIN = {
     "before outputs are fetched": "Fetching.fetch<#2",
 }
 """Moment -> point in the daemon."""
-SAMPLE = {"after the reply, before it is recorded", "while outputs are fetched"}
+SAMPLE = {"after the reply, before it is recorded"}
+"""For every commit."""
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["no-accounting", "accounting"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="no-accounting"),
+        pytest.param(True, id="accounting", marks=pytest.mark.long),
+    ],
+)
 def site(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster for these tests."""
     with cluster(Site(accounting=request.param)) as running:
@@ -65,7 +72,9 @@ def test_a_daemon_that_dies_at_a_point_of_its_own_doubles_and_loses_nothing(
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("gate", ["sbatch.before", "sbatch.after"])
+@pytest.mark.parametrize(
+    "gate", [pytest.param("sbatch.before", marks=pytest.mark.long), "sbatch.after"]
+)
 def test_a_daemon_that_is_killed_while_sbatch_runs_finds_the_job_again(
     story: Story, gate: str
 ) -> None:
@@ -97,6 +106,7 @@ def test_a_daemon_and_a_login_node_that_go_together_leave_no_doubt(story: Story,
     assert story.faults() == []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_daemon_that_is_killed_after_the_id_is_kept_and_before_it_hears_of_it(
     story: Story,

@@ -19,9 +19,22 @@ from windlass_adapters.slurm.remote.site import PREFIX, parse_squeue
 from windlass_adapters.slurm.snapshot import expand, parse_look
 
 NONCE = "0123456789abcdef01234567"
+ROOT = "/scratch/ada/windlass"
 _MARK = NONCE.encode()
 _STATES = (b"COMPLETED", b"PENDING", b"REQUEUE_HOLD", b"CANCELLED by 0", b"NEVER_HEARD_OF", b"")
-_BARS = (b"|", b"\n", b"\r", b"\0", b"\xff", b"\xe2\x80\xa8", b"wl-", b"[0-9%2]", b"N/A", b" ")
+_BARS = (
+    b"|",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"\xff",
+    b"\xe2\x80\xa8",
+    b"wl-",
+    b"[0-9%2]",
+    b"N/A",
+    b" ",
+    b"/scratch/ada/windlass/",
+)
 _JSON = (b"{", b'"', b"null", b"[]", b"-1", b"1e999", b'"\\ud800"', b"9" * 30, b",", b"true")
 WORDS = {
     "squeue": (*_STATES, *_BARS, _MARK, _MARK + b"|"),
@@ -33,7 +46,7 @@ WORDS = {
 def read_squeue(data: bytes) -> None:
     """Only lines that carry this request's mark count, and only names that are ours."""
     text = data.decode("utf-8", "replace")
-    rows = list(parse_squeue(text, NONCE))
+    rows = list(parse_squeue(text, NONCE, ROOT))
     marked = [line for line in text.split("\n") if line.startswith(NONCE + "|")]
     assert len(rows) <= len(marked)
     for row in rows:
@@ -107,8 +120,9 @@ _NAME = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 @given(st.lists(_NAME, max_size=20))
 def test_no_name_of_a_job_can_pass_for_another_line(names: list[str]) -> None:
     """Names with blanks, bars, line ends and our own prefix: each job is its own, or left out."""
-    lines = [f"{NONCE}|{n}|{n}|N/A|RUNNING|None|n1|{name}" for n, name in enumerate(names)]
+    mine = f"RUNNING|None|n1|{ROOT}/jobs/a"
+    lines = [f"{NONCE}|{n}|{n}|N/A|{mine}|{name}" for n, name in enumerate(names)]
     text = "\n".join(lines)
-    found = {int(row.id) for row in parse_squeue(text, NONCE)}
+    found = {int(row.id) for row in parse_squeue(text, NONCE, ROOT)}
     ours = {n for n, name in enumerate(names) if name.startswith(PREFIX)}
     assert found == ours

@@ -64,6 +64,7 @@ async def test_the_smallest_configuration_becomes_a_target_and_a_job(tmp_path: P
             "account": "twinscie",
             "container": {"nv": True},
         },
+        "onChange": "replace",
     }
     assert _spec(tmp_path, "target-atena02.yaml")["params"] == {
         "host": "login.example.org",
