@@ -116,6 +116,7 @@ def test_a_placement_that_slurm_refused_is_mended_by_an_edit(project: Project, h
     assert len(hpc.claims()) == 1
 
 
+@pytest.mark.long
 def test_killed_and_started_again_the_daemon_submits_nothing_twice(
     project: Project, hpc: Hpc
 ) -> None:
@@ -132,6 +133,7 @@ def test_killed_and_started_again_the_daemon_submits_nothing_twice(
     assert len(hpc.claims()) == 1
 
 
+@pytest.mark.long
 def test_what_leaves_the_repository_leaves_the_cluster(project: Project, hpc: Hpc) -> None:
     """Running or not."""
     project.edit(
