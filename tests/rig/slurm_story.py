@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -94,8 +95,7 @@ class Story:
             "limits": {"poll": "500ms", "idlePoll": "2s"},
             **self.params,
         }
-        spec = {"adapter": "slurm", "params": params}
-        self._write(specs / "hpc.yaml", "Target", "hpc", spec)
+        self._write(specs / "hpc.yaml", "Target", "hpc", {"adapter": "slurm", "params": params})
         script = specs / "run.sh"
         script.write_text(_SCRIPT)
         script.chmod(0o755)
@@ -136,7 +136,7 @@ class Story:
 
     def mortal(self, point: str) -> Daemon:
         """A daemon that dies at a point of its own."""
-        return self.project._start([sys.executable, "-m", "rig.mortal", point, "up", "."])
+        return self.project.start(sys.executable, "-m", "rig.mortal", point, "up", ".")
 
     def go(self) -> None:
         """Let the programs end."""
@@ -150,7 +150,7 @@ class Story:
         """Wait until every Job has succeeded."""
         for name in self.names():
             if name not in but:
-                self.until(lambda n=name: self._succeeded(n), f"Job/{name} has succeeded")
+                self.until(partial(self._succeeded, name), f"Job/{name} has succeeded")
 
     def _succeeded(self, name: str) -> bool:
         return self.project.condition(f"Job/{name}", "Succeeded")[0] == "True"
