@@ -17,7 +17,7 @@ from rig.slurm_story import Story
 pytestmark = pytest.mark.timeout(600)
 
 
-class Bench:
+class Stage:
     """Makes projects and clusters for one test; what is made last ends first."""
 
     def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
@@ -43,19 +43,19 @@ def site() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def stage(tmp_path: Path) -> Iterator[Stage]:
     """Makes projects on a cluster."""
     with contextlib.ExitStack() as stack:
-        yield Bench(stack, tmp_path)
+        yield Stage(stack, tmp_path)
 
 
 def _running(story: Story) -> None:
     story.until(lambda: len(story.starts()) == story.jobs + 4, "everything runs")
 
 
-def test_sshd_dies_with_all_its_sessions_and_comes_back(site: Cluster, bench: Bench) -> None:
+def test_sshd_dies_with_all_its_sessions_and_comes_back(site: Cluster, stage: Stage) -> None:
     """While jobs are submitted, and once more while they run."""
-    story = bench.story(site, large=False)
+    story = stage.story(site, large=False)
     story.shut("sbatch.after")
     story.project.up()
     story.until(lambda: story.met("sbatch.after"), "a submission is under way")
@@ -73,12 +73,12 @@ def test_sshd_dies_with_all_its_sessions_and_comes_back(site: Cluster, bench: Be
 
 
 @pytest.mark.long
-def test_the_connection_is_cut_in_the_middle_of_answers(site: Cluster, bench: Bench) -> None:
+def test_the_connection_is_cut_in_the_middle_of_answers(site: Cluster, stage: Stage) -> None:
     """Again and again, at random bytes; then it stays whole."""
     key = " ".join((site.layout.folder / "etc/host_key.pub").read_text().split()[:2])
     with Relay(site.ports.sshd, seed=7) as relay:
         params = {"port": relay.port, "knownHosts": None, "hostKey": key}
-        story = bench.story(site, params=params)
+        story = stage.story(site, params=params)
         story.go()
         relay.cut_after(3_000, 40_000)
         story.project.up()
@@ -88,12 +88,13 @@ def test_the_connection_is_cut_in_the_middle_of_answers(site: Cluster, bench: Be
         assert story.faults() == []
 
 
-@pytest.mark.parametrize("gate", ["sbatch.before", pytest.param("", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("gate", ["sbatch.before", ""])
 def test_the_controller_freezes_while_jobs_are_submitted(
-    site: Cluster, bench: Bench, gate: str
+    site: Cluster, stage: Stage, gate: str
 ) -> None:
     """What sbatch gave up waiting for was submitted all the same: it is found, not doubled."""
-    story = bench.story(site, large=False)
+    story = stage.story(site, large=False)
     story.go()
     if gate:
         story.shut(gate)
@@ -117,9 +118,9 @@ def _says(story: Story, words: str) -> bool:
 
 
 @pytest.mark.long
-def test_the_controller_is_killed_while_jobs_run(site: Cluster, bench: Bench) -> None:
+def test_the_controller_is_killed_while_jobs_run(site: Cluster, stage: Stage) -> None:
     """It comes back with what it had written down, and the runs end as they would have."""
-    story = bench.story(site)
+    story = stage.story(site)
     story.project.up()
     _running(story)
     # What it had not written down yet, Slurm itself takes for cancelled: `_forgets` is about that.
@@ -134,9 +135,9 @@ def test_the_controller_is_killed_while_jobs_run(site: Cluster, bench: Bench) ->
 
 
 @pytest.mark.long
-def test_the_controller_forgets_jobs_that_it_had_just_taken(site: Cluster, bench: Bench) -> None:
+def test_the_controller_forgets_jobs_that_it_had_just_taken(site: Cluster, stage: Stage) -> None:
     """Killed at once after a submission: ids are handed out again, and mean other jobs."""
-    story = bench.story(site, large=False, params={"lostAfter": "20s"})
+    story = stage.story(site, large=False, params={"lostAfter": "20s"})
     story.shut("sbatch.after")
     story.project.up()
     story.until(lambda: story.met("sbatch.after"), "a submission is under way")
@@ -150,9 +151,9 @@ def test_the_controller_forgets_jobs_that_it_had_just_taken(site: Cluster, bench
 
 
 @pytest.mark.long
-def test_munge_stops_and_no_state_goes_back(site: Cluster, bench: Bench) -> None:
+def test_munge_stops_and_no_state_goes_back(site: Cluster, stage: Stage) -> None:
     """Slurm's commands fail; what was known of the runs stays, and then they end well."""
-    story = bench.story(site, large=False)
+    story = stage.story(site, large=False)
     story.project.up()
     _running(story)
     site.stop("munged")
@@ -166,10 +167,10 @@ def test_munge_stops_and_no_state_goes_back(site: Cluster, bench: Bench) -> None
 
 
 @pytest.mark.long
-def test_accounting_is_away_while_runs_end(bench: Bench) -> None:
+def test_accounting_is_away_while_runs_end(stage: Stage) -> None:
     """The queue and the runs' own records are enough."""
-    site = bench.cluster(Site(accounting=True, message_timeout=5))
-    story = bench.story(site)
+    site = stage.cluster(Site(accounting=True, message_timeout=5))
+    story = stage.story(site)
     story.project.up()
     _running(story)
     site.kill("slurmdbd")
@@ -180,10 +181,10 @@ def test_accounting_is_away_while_runs_end(bench: Bench) -> None:
 
 
 @pytest.mark.long
-def test_a_run_that_the_queue_forgets_at_once_has_ended_all_the_same(bench: Bench) -> None:
+def test_a_run_that_the_queue_forgets_at_once_has_ended_all_the_same(stage: Stage) -> None:
     """MinJobAge of two seconds, and a daemon that was away for longer."""
-    site = bench.cluster(Site(min_job_age=2))
-    story = bench.story(site)
+    site = stage.cluster(Site(min_job_age=2))
+    story = stage.story(site)
     story.go()
     daemon = story.project.up()
     _running(story)
@@ -201,10 +202,10 @@ def _finished(story: Story) -> list[list[str]]:
 
 
 @pytest.mark.long
-def test_the_disk_of_the_cluster_is_full_and_then_is_not(site: Cluster, bench: Bench) -> None:
+def test_the_disk_of_the_cluster_is_full_and_then_is_not(site: Cluster, stage: Stage) -> None:
     """Jobs wait with a reason that names the disk, and then run by themselves."""
     disk = site.small_disk("small", "3m")
-    story = bench.story(site, large=False, disk=disk)
+    story = stage.story(site, large=False, disk=disk)
     story.go()
     stuffing = disk / "stuffing"
     site.ssh(f"dd if=/dev/zero of={stuffing} bs=4k 2>/dev/null", check=False)
@@ -216,10 +217,10 @@ def test_the_disk_of_the_cluster_is_full_and_then_is_not(site: Cluster, bench: B
 
 
 @pytest.mark.long
-def test_the_disk_of_the_cluster_is_read_only_and_then_is_not(site: Cluster, bench: Bench) -> None:
+def test_the_disk_of_the_cluster_is_read_only_and_then_is_not(site: Cluster, stage: Stage) -> None:
     """After an error a disk is mounted read-only: nothing is concluded from that."""
     disk = site.small_disk("fragile", "64m")
-    story = bench.story(site, disk=disk, large=False)
+    story = stage.story(site, disk=disk, large=False)
     story.go()
     site.admin("mount", "-o", "remount,ro", str(disk))
     story.project.up()
@@ -236,12 +237,12 @@ def test_the_disk_of_the_cluster_is_read_only_and_then_is_not(site: Cluster, ben
 
 
 @pytest.mark.long
-def test_a_second_daemon_on_the_same_root_refuses(site: Cluster, bench: Bench) -> None:
+def test_a_second_daemon_on_the_same_root_refuses(site: Cluster, stage: Stage) -> None:
     """Two installations, one folder on the cluster: the first has it, the second says whose."""
-    first = bench.story(site, "first", large=False)
+    first = stage.story(site, "first", large=False)
     first.project.up()
     _running(first)
-    second = bench.story(site, "second", large=False, params={"remoteRoot": str(first.root)})
+    second = stage.story(site, "second", large=False, params={"remoteRoot": str(first.root)})
     second.project.up()
     second.until(lambda: _says(second, "belongs to another installation"), "it says so")
     first.go()
@@ -252,9 +253,9 @@ def test_a_second_daemon_on_the_same_root_refuses(site: Cluster, bench: Bench) -
 
 
 @pytest.mark.long
-def test_two_daemons_on_the_same_state_are_one(site: Cluster, bench: Bench) -> None:
+def test_two_daemons_on_the_same_state_are_one(site: Cluster, stage: Stage) -> None:
     """The second one refuses to start, and nothing is started twice."""
-    story = bench.story(site, large=False)
+    story = stage.story(site, large=False)
     story.project.up().await_answer()
     assert story.project.up().ended() != 0
     story.go()
@@ -263,13 +264,13 @@ def test_two_daemons_on_the_same_state_are_one(site: Cluster, bench: Bench) -> N
 
 
 @pytest.mark.long
-def test_ten_thousand_jobs_of_others_wait_and_are_left_alone(bench: Bench) -> None:
+def test_ten_thousand_jobs_of_others_wait_and_are_left_alone(stage: Stage) -> None:
     """Ours run and are removed among them."""
-    site = bench.cluster(Site(max_array_size=20_001))
+    site = stage.cluster(Site(max_array_size=20_001))
     crowd = site.add_foreign_jobs(9_000) + [
         job for _ in range(100) for job in site.add_foreign_jobs(10)
     ]
-    story = bench.story(site, large=False)
+    story = stage.story(site, large=False)
     story.project.up()
     _running(story)
     story.remove("job-1")

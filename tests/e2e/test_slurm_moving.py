@@ -36,6 +36,7 @@ def sites() -> Iterator[dict[str, Cluster]]:
         yield {"dev": dev, "atena02": atena02}
 
 
+@pytest.mark.long
 async def test_changing_the_runner_location_moves_the_workload(
     sites: dict[str, Cluster], tmp_path: Path
 ) -> None:

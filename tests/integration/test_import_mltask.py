@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -166,3 +167,19 @@ async def test_a_file_that_somebody_else_has_written_is_not_replaced(tmp_path: P
     (tmp_path / "specs").mkdir()
     (tmp_path / "specs/job-atena-test.yaml").write_text("mine\n")
     assert "is not ours to replace" in await _import(tmp_path, DATA / "minimal.json", code=1)
+
+
+async def test_the_command_of_the_page_does_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Word for word, and its last line."""
+    page = (Path(__file__).parents[2] / "docs/importing.md").read_text()
+    block = page.split("```text\n$ windlass ", 1)[1].split("```", 1)[0].replace("\\\n", " ")
+    command, said = block.strip().split("\n")
+    (tmp_path / "task.json").write_bytes((DATA / "minimal.json").read_bytes())
+    (tmp_path / "train.py").write_text("print('hello')\n")
+    monkeypatch.chdir(tmp_path)
+    ran = await windlass(*shlex.split(command))
+    assert ran.code == 0, ran
+    assert said in ran.out + ran.err
+    assert "2 valid documents, no faults" in await _valid(tmp_path)

@@ -126,6 +126,10 @@ class Project:
         own_mounts = ["unshare", "--mount", "--map-root-user", "--propagation", "private"]
         return self._start([*own_mounts, "sh", "-c", script])
 
+    def start(self, *command: str) -> Daemon:
+        """Start another program in the daemon's place, and return at once."""
+        return self._start(command)
+
     def _start(self, command: Sequence[str]) -> Daemon:
         self._daemons.append(Daemon(self, command))
         return self._daemons[-1]

@@ -95,8 +95,7 @@ class Story:
             "limits": {"poll": "500ms", "idlePoll": "2s"},
             **self.params,
         }
-        spec = {"adapter": "slurm", "params": params}
-        self._write(specs / "hpc.yaml", "Target", "hpc", spec)
+        self._write(specs / "hpc.yaml", "Target", "hpc", {"adapter": "slurm", "params": params})
         script = specs / "run.sh"
         script.write_text(_SCRIPT)
         script.chmod(0o755)
@@ -137,7 +136,7 @@ class Story:
 
     def mortal(self, point: str) -> Daemon:
         """A daemon that dies at a point of its own."""
-        return self.project._start([sys.executable, "-m", "rig.mortal", point, "up", "."])
+        return self.project.start(sys.executable, "-m", "rig.mortal", point, "up", ".")
 
     def go(self) -> None:
         """Let the programs end."""

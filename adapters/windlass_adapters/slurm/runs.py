@@ -283,6 +283,7 @@ class Runs:
         oldest = time.monotonic() - FORGET
         for place in [p for p, m in self._memory.items() if m.asked < oldest]:
             del self._memory[place]
+        self._places = {name: p for name, p in self._places.items() if p in self._memory}
 
     def _report_orphans(self, look: Look) -> None:
         """Jobs with names like ours and no folder are told of, and left alone."""

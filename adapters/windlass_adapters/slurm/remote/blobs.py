@@ -8,6 +8,12 @@ from typing import Any, BinaryIO, List
 
 from windlass_adapters.slurm.remote.site import Answer, Refused, Request, Site
 
+SMALL = 256 * 1024
+"""Bytes of a file that is looked into each time it is used, instead of being written for good once.
+
+Waiting for the disk for each of a thousand small files takes longer than submitting their jobs.
+"""
+
 
 def take_blobs(site: Site, blobs: List[List[Any]], stream: BinaryIO) -> None:
     """Keep the files that came with the request, by content."""
@@ -25,8 +31,9 @@ def take_blobs(site: Site, blobs: List[List[Any]], stream: BinaryIO) -> None:
                 hasher.update(piece)
                 file.write(piece)
                 left -= len(piece)
-            file.flush()
-            os.fsync(file.fileno())
+            if size > SMALL:
+                file.flush()
+                os.fsync(file.fileno())
         keep_blob(temporary, hasher.hexdigest(), digest, target)
 
 
@@ -42,6 +49,17 @@ def blob_path(site: Site, digest: str) -> str:
     if not re.match(r"^sha256:[0-9a-f]{64}$", digest):
         raise Refused("request", "no digest: %r" % digest)
     return site.path("cas", "sha256", digest[7:9], digest[7:])
+
+
+def usable(path: str, digest: str) -> bool:
+    """Whether a file is there, and whole as far as one can tell; a broken one is removed."""
+    try:
+        if os.path.getsize(path) > SMALL or "sha256:" + file_digest(path) == digest:
+            return True
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    return False
 
 
 def have(site: Site, request: Request, _stream: BinaryIO) -> Answer:

@@ -3,7 +3,7 @@
 import os
 import shutil
 from contextlib import suppress
-from typing import BinaryIO, List
+from typing import BinaryIO, Dict, List
 
 from windlass_adapters.slurm.remote.blobs import throw_away
 from windlass_adapters.slurm.remote.files import age_of, listing, write
@@ -16,8 +16,8 @@ def cancel(site: Site, request: Request, _stream: BinaryIO) -> Answer:
     """Stop runs and remove their folders. ``gone`` only when the queue shows no job of theirs."""
     answers = {}
     named = by_name(site.squeue())
-    gentle: List[str] = []
-    hard: List[str] = []
+    gentle: Dict[str, str] = {}
+    hard: Dict[str, str] = {}
     for tag, token, uid, why in request["runs"]:
         folder = site.folder(tag, token)
         order = order_of(folder)
@@ -29,34 +29,51 @@ def cancel(site: Site, request: Request, _stream: BinaryIO) -> Answer:
         rows = [r for r in rows_of(folder, named) if r.state in LIVE]
         if rows:
             answers[token] = "stopping"
-            begun = age_of(os.path.join(folder, "cancelled")) if order else request["grace"] + 1
             for row in rows:
-                polite = row.state == "RUNNING" and begun <= request["grace"]
-                (gentle if polite else hard).append(target_of(folder, row))
+                stop(folder, row, request["grace"] if order else 0, gentle, hard)
         elif order and submitted(site, folder) == "unclear":
             answers[token] = "unclear"
         else:
             answers[token] = "gone"
             if order and not why:
                 throw_away(site, folder)
-    for flags, ids in ((["--batch", "--signal=TERM"], gentle), ([], hard)):
-        for i in range(0, len(ids), 100):
-            site.run(["scancel", *flags, *sorted(set(ids))[i : i + 100]], QUERY_TIMEOUT)
-    if not request["runs"]:
-        return {"runs": answers}
+    for id_ in send(site, ["--batch", "--signal=TERM"], list(gentle)):
+        with suppress(OSError):  # once: a second TERM means "at once" to many programs
+            write(gentle[id_], b"")
+    send(site, [], list(hard))
     for name in listing(site.path("trash"))[:200]:
         shutil.rmtree(site.path("trash", name), ignore_errors=True)
     return {"runs": answers}
 
 
+def stop(folder: str, row: Row, grace: float, gentle: Dict[str, str], hard: Dict[str, str]) -> None:
+    """Tell a running program first, and let its grace pass; anything else goes at once."""
+    told = os.path.join(folder, "told." + row.id)
+    target = target_of(folder, row)
+    if row.state != "RUNNING" or age_of(os.path.join(folder, "cancelled")) > grace:
+        hard[target] = told
+    elif not os.path.exists(told):
+        gentle[target] = told
+
+
+def send(site: Site, flags: List[str], ids: List[str]) -> List[str]:
+    """Run scancel on ids that the queue has just shown to be ours; those that it took."""
+    taken: List[str] = []
+    for i in range(0, len(ids), 100):
+        some = ids[i : i + 100]
+        if site.run(["scancel", *flags, *some], QUERY_TIMEOUT).code == 0:
+            taken += some
+    return taken
+
+
 def target_of(folder: str, row: Row) -> str:
-    """What to give to scancel: one element, or the whole job. The row is ours for certain."""
+    """What to give to scancel: a job, an element, or elements that wait."""
     index = submission_of(folder)[1]
     if index:
         return "%s_%s" % (row.master, index)
-    return row.master if row.element.startswith("[") else (
-        "%s_%s" % (row.master, row.element) if row.element.isdigit() else row.id
-    )  # fmt: skip
+    if row.element.startswith("["):
+        return "%s_[%s]" % (row.master, row.element.strip("[]").split("%")[0])
+    return "%s_%s" % (row.master, row.element) if row.element.isdigit() else row.id
 
 
 def tombstone(folder: str, order: Request, why: str) -> None:

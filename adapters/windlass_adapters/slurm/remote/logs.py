@@ -25,16 +25,11 @@ def logs(site: Site, request: Request, _stream: BinaryIO) -> Answer:
 def log_piece(folder: str, elements: List[str], stream: str, offset: int) -> Answer:
     """A piece of one log. The logs of an array's elements follow each other, in their order."""
     start = offset
+    over = os.path.exists(os.path.join(folder, "fetched"))
     for element in elements:
-        base = os.path.join(
-            folder, os.path.basename(link_of(os.path.join(folder, "kept" + element)) or "")
-        )
-        if os.path.lexists(os.path.join(folder, "kept" + element)):
-            base = os.path.join(
-                os.path.dirname(folder),
-                os.path.basename(os.readlink(os.path.join(folder, "kept" + element))),
-            )
-        ended = os.path.exists(os.path.join(base, "rc" + element))
+        kept = link_of(os.path.join(folder, "kept" + element))
+        base = os.path.join(folder, kept) if kept else folder
+        ended = over or os.path.exists(os.path.join(base, "rc" + element))
         try:
             with open(os.path.join(base, "log", stream + element), "rb") as file:
                 size = os.fstat(file.fileno()).st_size

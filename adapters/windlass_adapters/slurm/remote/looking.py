@@ -82,7 +82,7 @@ def account(
         return []
     done = site.run(
         ["sacct", "-X", "-D", "-n", "-P", "--delimiter", site.nonce, "-o", SACCT_FIELDS,
-         "-j", ",".join(sorted(ids)[:300])],
+         "-j", ",".join(sorted(ids, key=hash)[:300])],
         QUERY_TIMEOUT,
         SLURM_BITSTR_LEN="0",
     )  # fmt: skip
