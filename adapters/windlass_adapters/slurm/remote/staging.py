@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from threading import get_ident
 from typing import Optional
 
 from windlass_adapters.slurm.remote.blobs import blob_path, throw_away, usable
@@ -23,7 +24,7 @@ def stage(site: Site, folder: str, run: Request) -> Optional[Answer]:
         return {"missing": missing}
     parent = os.path.dirname(folder)
     os.makedirs(parent, mode=0o700, exist_ok=True)
-    staging = os.path.join(parent, ".%s.%d" % (run["token"], os.getpid()))
+    staging = os.path.join(parent, ".%s.%d.%d" % (run["token"], os.getpid(), get_ident()))
     shutil.rmtree(staging, ignore_errors=True)
     for name in ("work", "log", *(["template"] if run["array"] else [])):
         os.makedirs(os.path.join(staging, name), mode=0o700)

@@ -3,8 +3,9 @@
 import base64
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import BinaryIO, Dict, List, Optional, Tuple
+from typing import BinaryIO, Callable, Dict, List, Optional, Tuple
 
 from windlass_adapters.slurm.remote.blobs import take_blobs
 from windlass_adapters.slurm.remote.files import age_of, listing, read, write
@@ -13,6 +14,7 @@ from windlass_adapters.slurm.remote.site import PREFIX, Answer, Done, Request, S
 from windlass_adapters.slurm.remote.staging import stage
 
 STALE_LOCK = 180.0
+STAGERS = 8
 SBATCH_TIMEOUT = 60.0
 REFUSALS = (
     "Batch job submission failed: Invalid",
@@ -38,12 +40,11 @@ def submit(site: Site, request: Request, stream: BinaryIO) -> Answer:
     take_blobs(site, request["blobs"], stream)
     answers: Dict[str, Answer] = {}
     fresh: List[Request] = []
-    for run in request["runs"]:
-        folder = site.folder(run["tag"], run["token"])
-        try:
-            answer = stage(site, folder, run) or prepare(site, folder)
-        except OSError as error:
-            answer = {"storage": error.strerror or str(error), "errno": error.errno or 0}
+    # Side by side: on a shared disk each of a run's files waits for the disk's server.
+    with ThreadPoolExecutor(STAGERS) as pool:
+        staged = list(pool.map(lambda run: or_storage(stage, site, run), request["runs"]))
+    for run, answer in zip(request["runs"], staged):
+        answer = answer or or_storage(lambda s, f, _: prepare(s, f), site, run)
         if answer is None:
             fresh.append(run)
         else:
@@ -54,6 +55,16 @@ def submit(site: Site, request: Request, stream: BinaryIO) -> Answer:
                 send(site, request, group, answers)
                 break
     return {"runs": answers}
+
+
+def or_storage(
+    step: Callable[[Site, str, Request], Optional[Answer]], site: Site, run: Request
+) -> Optional[Answer]:
+    """What a step says of a run; a disk that cannot be written is an answer too."""
+    try:
+        return step(site, site.folder(run["tag"], run["token"]), run)
+    except OSError as error:
+        return {"storage": error.strerror or str(error), "errno": error.errno or 0}
 
 
 def grouped(runs: List[Request], limit: int) -> List[List[Request]]:
