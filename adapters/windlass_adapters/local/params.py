@@ -34,6 +34,9 @@ class LocalParams(Frozen):
     """What all models together may take, for example ``4Gi``; who is not asked for sleeps then."""
     python: str | None = Field(default=None, min_length=1)
     """The Python for ``.py`` entrypoints; by default the one that runs Windlass."""
+    daemon: str = ""
+    """Name of the daemon whose machine this is, where several daemons share a store; empty for
+    whichever opens the Target first."""
     grace: Duration = timedelta(seconds=10)
     """How long a program that must stop has between TERM and KILL."""
 

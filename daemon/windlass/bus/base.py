@@ -18,5 +18,9 @@ class Bus(Protocol):
         """Hand one event over; returns when it is safe. Raises OSError when the bus is away."""
 
     @abstractmethod
+    def wake(self) -> None:
+        """Another daemon has written events: wake who has subscribed in this process."""
+
+    @abstractmethod
     def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[int]]:
         """Numbered wake-ups after events in this process: hints to read the store."""

@@ -18,6 +18,9 @@ class LocalBus(Bus):
         self._flags: set[asyncio.Event] = set()
 
     async def publish(self, event: CloudEvent) -> None:
+        self.wake()
+
+    def wake(self) -> None:
         for flag in self._flags:
             flag.set()
 

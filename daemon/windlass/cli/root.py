@@ -110,6 +110,19 @@ def up(
 
 
 @app.command()
+def migrate(
+    to: Annotated[
+        str, typer.Option("--to", metavar="URL", help="postgresql://USER@HOST/DATABASE, empty.")
+    ],
+    state: State = None,
+) -> None:
+    """Move the embedded store to PostgreSQL, for several daemons. The old file stays as it is."""
+    from windlass.cli.moving import migrate
+
+    migrate(to, state)
+
+
+@app.command()
 def validate(
     path: Annotated[Path, typer.Argument(help="A folder with specs.")] = Path(),
     as_json: Json = False,

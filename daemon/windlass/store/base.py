@@ -16,6 +16,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Protocol
 
+from windlass.priority import Priority
+from windlass.store.roster import Roster
 from windlass_adapters.base import External, Wanted
 from windlass_schemas import (
     Artifact,
@@ -225,6 +227,8 @@ class Claim:
 
     object: Object
     token: int
+    asked: int = 0
+    """How often the object had been asked for when it was read; for stores that are shared."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +251,23 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Next:
+    """What follows a pass. A store that daemons share keeps it; else a daemon has it."""
+
+    after: float | None = None
+    """Seconds until the object is due again; None for never by itself."""
+    priority: Priority = Priority.RESYNC
+    news: bool = False
+    """Whether what stands on the object is due now."""
+    wake: tuple[Key, ...] = ()
+    """Others that are due now."""
+    freed: str = ""
+    """The source that can have the key now."""
+    home: str | None = None
+    """The daemon that alone can go on with it; None leaves that as it is."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a pass writes at its end, all or nothing."""
 
@@ -258,6 +279,7 @@ class Outcome:
     history: tuple[Entry, ...] = ()
     finalized: bool = False
     """The object is gone: its desired row goes too."""
+    next: Next = Next()
 
 
 @dataclass(frozen=True)
@@ -313,6 +335,8 @@ class Store(Protocol):
 
     install: str
     """Id of this installation, made when the store is made."""
+    roster: Roster | None = None
+    """This daemon's place among those that share the store; None where only one can use it."""
 
     @abstractmethod
     async def apply(self, snapshot: Snapshot, now: datetime) -> Applied:

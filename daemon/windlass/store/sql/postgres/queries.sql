@@ -1,16 +1,10 @@
--- Every statement of the embedded store. `-- name: NAME` starts one.
-
--- name: session_token
-SELECT token FROM session WHERE id = 1
-
--- name: raise_session_token
-UPDATE session SET token = token + 1 WHERE id = 1 RETURNING token
+-- The statements of the shared store, under the names of the embedded one, and what only it needs.
 
 -- name: get_meta
 SELECT value FROM meta WHERE key = :key
 
 -- name: put_meta
-INSERT INTO meta (key, value) VALUES (:key, :value)
+INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT DO NOTHING
 
 -- name: declared
 SELECT key, uid, source, generation, digest, resource, revision, path, line, deleting_since, prune,
@@ -19,20 +13,20 @@ FROM desired
 
 -- name: insert_desired
 INSERT INTO desired (key, kind, namespace, name, uid, source, generation, digest, resource, files,
-                     revision, author, path, line, created_at, generation_at)
+                     revision, author, path, line, lane, created_at, generation_at)
 VALUES (:key, :kind, :namespace, :name, :uid, :source, 1, :digest, :resource, :files,
-        :revision, :author, :path, :line, :now, :now)
+        :revision, :author, :path, :line, :lane, :now, :now)
 
 -- name: update_desired
 UPDATE desired
 SET generation = generation + 1, digest = :digest, resource = :resource, files = :files,
-    revision = :revision, author = :author, path = :path, line = :line, generation_at = :now,
+    revision = :revision, author = :author, path = :path, line = :line, lane = :lane, generation_at = :now,
     deleting_since = NULL, prune = '', faults = '[]'
 WHERE key = :key
 
 -- name: redeclare
 UPDATE desired
-SET resource = :resource, path = :path, line = :line, deleting_since = NULL, prune = '', faults = '[]'
+SET resource = :resource, path = :path, line = :line, lane = :lane, deleting_since = NULL, prune = '', faults = '[]'
 WHERE key = :key
 
 -- name: set_faults
@@ -60,10 +54,10 @@ DELETE FROM desired WHERE uid = :uid
 DELETE FROM reference WHERE from_key = :key
 
 -- name: insert_reference
-INSERT OR IGNORE INTO reference (from_key, to_key) VALUES (:from_key, :to_key)
+INSERT INTO reference (from_key, to_key) VALUES (:from_key, :to_key) ON CONFLICT DO NOTHING
 
 -- name: dependents
-SELECT from_key FROM reference WHERE to_key = :key ORDER BY from_key
+SELECT from_key FROM reference WHERE to_key = :key ORDER BY from_key COLLATE "C"
 
 -- name: put_source
 INSERT INTO source (id, revision, faults, error, blocked, updated_at)
@@ -79,7 +73,7 @@ ON CONFLICT (id) DO UPDATE SET error = excluded.error, updated_at = excluded.upd
 WHERE source.error <> excluded.error
 
 -- name: sources
-SELECT id, revision, faults, error, blocked, updated_at FROM source ORDER BY id
+SELECT id, revision, faults, error, blocked, updated_at FROM source ORDER BY id COLLATE "C"
 
 -- name: clear_blocked
 UPDATE source SET blocked = '[]' WHERE id = :id
@@ -87,30 +81,35 @@ UPDATE source SET blocked = '[]' WHERE id = :id
 -- name: objects
 SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.revision, d.author,
        d.path, d.line, d.created_at, d.generation_at, d.deleting_since, d.prune, d.faults, d.conflict,
-       d.suspended, d.sync_token, o.status, o.hold, o.seq
+       d.suspended, d.sync_token, o.status, o.hold, o.seq,
+       (SELECT json_agg(record ORDER BY position)::text FROM external e WHERE e.uid = d.uid) AS records
 FROM desired d LEFT JOIN object o ON o.uid = d.uid
-WHERE (:kind IS NULL OR d.kind = :kind)
-  AND (:namespace IS NULL OR d.namespace = :namespace)
-ORDER BY d.kind, d.namespace, d.name
+WHERE (:kind::text IS NULL OR d.kind = :kind)
+  AND (:namespace::text IS NULL OR d.namespace = :namespace)
+ORDER BY d.kind COLLATE "C", d.namespace COLLATE "C", d.name COLLATE "C"
 
 -- name: object_by_key
 SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.revision, d.author,
        d.path, d.line, d.created_at, d.generation_at, d.deleting_since, d.prune, d.faults, d.conflict,
-       d.suspended, d.sync_token, o.status, o.hold, o.seq
+       d.suspended, d.sync_token, o.status, o.hold, o.seq,
+       (SELECT json_agg(record ORDER BY position)::text FROM external e WHERE e.uid = d.uid) AS records
 FROM desired d LEFT JOIN object o ON o.uid = d.uid
 WHERE d.key = :key
 
--- name: externals
-SELECT uid, record FROM external WHERE uid = :uid ORDER BY position
-
--- name: all_externals
-SELECT uid, record FROM external ORDER BY uid, position
+-- name: claimed
+SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.revision, d.author,
+       d.path, d.line, d.created_at, d.generation_at, d.deleting_since, d.prune, d.faults, d.conflict,
+       d.suspended, d.sync_token, o.status, o.hold, o.seq,
+       (SELECT json_agg(record ORDER BY position)::text FROM external e WHERE e.uid = d.uid) AS records,
+       a.token, a.asked
+FROM desired d JOIN agenda a ON a.uid = d.uid LEFT JOIN object o ON o.uid = d.uid
+WHERE d.key = :key AND a.owner = :me
 
 -- name: guard
-SELECT (SELECT token FROM session WHERE id = 1) AS token,
-       (SELECT 1 FROM desired WHERE uid = :uid) AS declared,
-       (SELECT deleting_since FROM desired WHERE uid = :uid) AS deleting_since,
-       (SELECT seq FROM object WHERE uid = :uid) AS seq
+SELECT a.token, 1 AS declared, d.deleting_since, o.seq
+FROM agenda a JOIN desired d USING (uid) LEFT JOIN object o USING (uid)
+WHERE a.uid = :uid
+FOR UPDATE OF a
 
 -- name: put_external
 INSERT INTO external (target, role, name, uid, external_id, position, record)
@@ -134,6 +133,9 @@ INSERT INTO history (key, entry) VALUES (:key, :entry)
 -- name: history
 SELECT entry FROM history WHERE key = :key ORDER BY position DESC LIMIT :limit
 
+-- name: lock_outbox
+SELECT pg_advisory_xact_lock(87013002)
+
 -- name: insert_event
 INSERT INTO outbox (uid, seq, event) VALUES (:uid, :seq, :event)
 
@@ -141,7 +143,7 @@ INSERT INTO outbox (uid, seq, event) VALUES (:uid, :seq, :event)
 SELECT position, event FROM outbox WHERE position > :after ORDER BY position LIMIT :limit
 
 -- name: last_event
-SELECT coalesce(max(position), 0) FROM outbox
+SELECT coalesce(max(position), 0) AS position FROM outbox
 
 -- name: unpublished
 SELECT position, event FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT :limit
