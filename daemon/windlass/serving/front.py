@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 import structlog
@@ -40,6 +40,8 @@ class Route:
     """Of an inference: the name and, if the client insists, the version."""
     form: Form | Reply | None = None
     """Of an inference: how the body is made, or what is wrong; None if the body shows it."""
+    credential: str | None = None
+    """Of an inference: the API key in the head."""
 
 
 class Front:
@@ -112,7 +114,7 @@ class Front:
             self._metrics.under_way -= 1
             exchange.reply(reply)
 
-        caller = Caller(answer, exchange.still, credential_of(head.headers))
+        caller = Caller(answer, exchange.still, route.credential)
         self._inference.submit(form, model, plain, exchange.begun, caller)
 
     def _reply(self, exchange: Exchange, reply: Reply) -> None:
@@ -152,7 +154,7 @@ class Front:
         found = self._infers(head, parts)
         if found is not None:
             if head.method == "POST":
-                return found
+                return replace(found, credential=credential_of(head.headers))
             return _not_allowed(head, "POST")
         page = self._pages.find(parts)
         if page is None:
