@@ -157,7 +157,10 @@ class Deployments:
     async def _look_on(self) -> None:
         while True:
             await asyncio.sleep(_LOOK)
-            self.look()
+            try:
+                self.look()
+            except Exception:  # requests must go on whatever is wrong with a look
+                log.exception("look")
 
     async def _converge(self, deployment: Deployment) -> None:
         """Load the newest order until there is none left."""

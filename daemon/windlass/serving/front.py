@@ -11,6 +11,7 @@ or ``1``, which stands for whatever is in force; any other is 404. A model that 
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -113,6 +114,8 @@ class Front:
         def answer(reply: Reply) -> None:
             self._metrics.under_way -= 1
             exchange.reply(reply)
+            if self._limits.logged and random.random() < self._limits.logged:
+                _log(exchange, model[0], reply)
 
         caller = Caller(answer, exchange.still, route.credential)
         self._inference.submit(form, model, plain, exchange.begun, caller)
@@ -174,6 +177,18 @@ class Front:
             case ["invocations"]:
                 return Route()
         return None
+
+
+def _log(exchange: Exchange, model: str, reply: Reply) -> None:
+    """One line of the access log, with the trace that the client belongs to, if it says so."""
+    log.info(
+        "request",
+        model=model,
+        status=reply.status,
+        seconds=round(time.perf_counter() - exchange.begun, 6),
+        bytes=len(reply.body),
+        traceparent=exchange.head.headers.get("traceparent", "")[:55],
+    )
 
 
 def _not_allowed(head: Head, allowed: str) -> Route:
