@@ -63,5 +63,7 @@ class DeploymentOptions(Frozen):
     """How long a free replica may wait for more rows; learned from the model, when absent."""
     max_waiting: int = Field(default=1024, ge=1, le=1 << 20)
     """Requests that may wait; more get 429."""
+    max_run: Duration = Field(default=timedelta(seconds=60), gt=timedelta(0))
+    """After this long a run counts as hung, and its replica is replaced."""
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     """Execution providers of ONNX Runtime, the preferred first."""

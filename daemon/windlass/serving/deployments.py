@@ -138,6 +138,8 @@ class Deployments:
         """Judge trials, set replicas, send to sleep who is not needed. Called once a second."""
         now = time.monotonic()
         for deployment in self.all():
+            for served in deployment.versions():
+                served.queue.give_up_hung()
             self._judge(deployment, now)
             self._scale(deployment)
         self._save_memory()
