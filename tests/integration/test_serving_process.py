@@ -38,7 +38,7 @@ def attempt(state: Path, port: int, *more: str) -> subprocess.CompletedProcess[s
     """Start a process that is expected to end by itself."""
     command = [sys.executable, "-m", "windlass.serving", "--state", str(state), f"--port={port}"]
     return subprocess.run(
-        [*command, *more], capture_output=True, text=True, timeout=30, check=False
+        [*command, *more], capture_output=True, text=True, timeout=110, check=False
     )
 
 
