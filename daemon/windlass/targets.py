@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,8 +24,10 @@ from windlass_adapters.base import (
     AdapterError,
     AmbiguousError,
     Capabilities,
+    CountsCalls,
     Create,
     External,
+    FindsOrphans,
     Found,
     Observation,
     Owner,
@@ -176,6 +178,18 @@ class Targets:
         """The target that a record of ours names."""
         namespace, _, name = id_.partition("/")
         return await self.named(namespace, name, reading)
+
+    def api_calls(self) -> Iterator[tuple[str, Mapping[tuple[str, str], int]]]:
+        """Target and counted calls of each open adapter that counts them."""
+        for id_, target in self._open.items():
+            if isinstance(target.adapter, CountsCalls):
+                yield id_, target.adapter.api_calls()
+
+    def finding_orphans(self) -> Iterator[tuple[str, FindsOrphans]]:
+        """Target and adapter of each open one that can tell what nobody declares."""
+        for id_, target in list(self._open.items()):
+            if isinstance(target.adapter, FindsOrphans):
+                yield id_, target.adapter
 
     def capabilities(self, id_: str) -> Capabilities | None:
         """Of a target that is open already."""

@@ -26,6 +26,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+importing = typer.Typer(help="Make specs of what another system was told.")
+app.add_typer(importing, name="import")
+
 Server = Annotated[
     str,
     typer.Option("--server", envvar="WINDLASS_SERVER", help="Where the daemon answers."),
@@ -158,7 +161,7 @@ def get(
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with each change.")] = False,
     server: Server = SERVER,
 ) -> None:
-    """List objects and how they are."""
+    """List objects and how they are; ``get daemons`` lists the daemons that share the store."""
     from windlass.cli.looking import get
 
     with _daemon(server) as client:
@@ -322,6 +325,29 @@ def schema(
     from windlass.cli.specs import schema
 
     schema(kind, write)
+
+
+@importing.command()
+def mltask(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.json")],
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT.py|PROJECT.zip")],
+    to: Annotated[Path, typer.Option(help="The folder of the specs.")] = Path(),
+    cluster: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=[USER@]HOST[:PORT]/ROOT", help="Where a cluster is."),
+    ] = None,
+    images: Annotated[str, typer.Option(help="Folder of the images on the cluster.")] = "",
+    datasets: Annotated[str, typer.Option(help="Folder of the datasets on the cluster.")] = "",
+    output: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="A file to keep of each run.")
+    ] = None,
+) -> None:
+    """Turn one task of an older Slurm submitter into specs. Needs no daemon."""
+    from windlass.cli.importing import mltask, pairs
+    from windlass.mltask import Places
+
+    places = Places(images, datasets, pairs(cluster or [], "--cluster"))
+    mltask(config, script, to, places, pairs(output or [], "--output"))
 
 
 @app.command()
