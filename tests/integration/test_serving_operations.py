@@ -182,6 +182,7 @@ class TestSleep:
         page = serving.client.get("/metrics").text
         assert 'windlass_serving_loads_total{deployment="m",result="ok"} 1.0' in page
 
+    @pytest.mark.long
     def test_one_that_cannot_wake_up_says_why(self, serving: Serving, tmp_path: Path) -> None:
         policy = {"min": 0, "max": 1, "metric": "requestsPerSecond", "target": 100, "down": 1}
         path = versions(tmp_path)[0]

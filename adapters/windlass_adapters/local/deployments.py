@@ -108,6 +108,7 @@ def serving_options(spec: DeploymentSpec) -> dict[str, JsonValue]:
         "max_batch": options.max_batch,
         "max_delay": delay.total_seconds() if delay is not None else None,
         "max_waiting": options.max_waiting,
+        "max_run": options.max_run.total_seconds(),
         "providers": list(options.providers),
     }
 
@@ -280,8 +281,18 @@ class Deployments:
             message=view.message or "",
             signature=view.signature,
             url=_url(live, view.name),
-            detail={"grpc": _place(live, live.grpc_port)} if live.grpc_port else {},
+            detail=_detail(view, live),
         )
+
+
+def _detail(view: View, live: Listening) -> dict[str, JsonValue]:
+    """What else ``describe`` shows: where gRPC answers, and how the replicas are."""
+    detail: dict[str, JsonValue] = {"replicas": view.replicas}
+    if view.hung:
+        detail["replaced"] = f"{view.hung} replicas hung and were replaced"
+    if live.grpc_port:
+        detail["grpc"] = _place(live, live.grpc_port)
+    return detail
 
 
 # A failed change leaves what was served before in force.

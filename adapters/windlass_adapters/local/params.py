@@ -30,6 +30,8 @@ class LocalParams(Frozen):
     """Port on which models are served over gRPC; 0 takes a free one. Not at all, when absent."""
     tls: Tls | None = None
     """Serve by TLS; plain HTTP, when absent."""
+    access_log: float = Field(default=0.0, ge=0, le=1)
+    """Share of the requests that ``serving.log`` tells of, each with its trace."""
     memory: str | None = Field(default=None, pattern=MEMORY_PATTERN)
     """What all models together may take, for example ``4Gi``; who is not asked for sleeps then."""
     python: str | None = Field(default=None, min_length=1)
@@ -61,5 +63,7 @@ class DeploymentOptions(Frozen):
     """How long a free replica may wait for more rows; learned from the model, when absent."""
     max_waiting: int = Field(default=1024, ge=1, le=1 << 20)
     """Requests that may wait; more get 429."""
+    max_run: Duration = Field(default=timedelta(seconds=60), gt=timedelta(0))
+    """After this long a run counts as hung, and its replica is replaced."""
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     """Execution providers of ONNX Runtime, the preferred first."""

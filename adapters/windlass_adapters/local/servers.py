@@ -35,6 +35,7 @@ class Listening(BaseModel):
     grpc_port: int | None = None
     memory: int | None = None
     tls: bool = False
+    access_log: float = 0.0
 
     @property
     def process(self) -> ProcessId:
@@ -82,6 +83,7 @@ class Server:
             and params.grpc_port in (None, 0, listening.grpc_port)
             and listening.memory == params.memory_bytes
             and listening.tls == (params.tls is not None)
+            and listening.access_log == params.access_log
         )
 
     def start(self) -> None:
@@ -108,6 +110,8 @@ class Server:
         if params.tls is not None:
             paths = (params.tls.certificate, params.tls.key)
             flags += ["--tls", *(str(Path(path).absolute()) for path in paths)]
+        if params.access_log:
+            flags += ["--access-log", str(params.access_log)]
         if params.memory_bytes is not None:
             flags += ["--memory", str(params.memory_bytes)]
         return flags if self._keys is None else [*flags, "--keys", str(self._keys)]

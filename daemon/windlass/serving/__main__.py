@@ -80,7 +80,7 @@ async def serve(folder: Folder, place: Place) -> None:
     public = public_socket(place.host, place.port)
     private = folder.admin_socket()
     port = public.getsockname()[1]
-    metrics, limits = Metrics(), Limits()
+    metrics, limits = Metrics(), Limits(logged=place.logged)
     async with _plain_errors(), asyncio.TaskGroup() as tasks:
         loads = ThreadPoolExecutor(LOADERS, "load")
         deployments = Deployments(tasks, loads, metrics.load_ended, place.memory)
@@ -121,7 +121,10 @@ async def serve(folder: Folder, place: Place) -> None:
 async def _again_and_again(seconds: float, act: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(seconds)
-        act()
+        try:
+            act()
+        except Exception:  # requests must go on
+            log.exception("a look that comes again and again")
 
 
 @contextlib.asynccontextmanager
@@ -170,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, required=True, help="folder of this process's own")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=_port, default=8701, help="port; 0 takes a free one")
+    parser.add_argument("--access-log", type=float, default=0.0, help="share of requests to log")
     parser.add_argument("--tls", type=Path, nargs=2, help="files of certificate and key, in PEM")
     parser.add_argument("--keys", type=Path, help="file with the hashes of API keys")
     parser.add_argument("--memory", type=int, help="bytes that all models together may take")
@@ -177,14 +181,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _asked(place: Place, grpc_port: int | None) -> dict[str, int | bool | None]:
+def _asked(place: Place, grpc_port: int | None) -> dict[str, float | None]:
     """What else the adapter compares with the Target."""
-    return {"grpc_port": grpc_port, "memory": place.memory, "tls": place.tls is not None}
+    asked = {"grpc_port": grpc_port, "memory": place.memory, "tls": place.tls is not None}
+    return {**asked, "access_log": place.logged}
 
 
 def _place(options: argparse.Namespace) -> Place:
-    tls = Certificate(*options.tls) if options.tls else None
-    return Place(options.host, options.port, options.grpc_port, tls, options.keys, options.memory)
+    return Place(
+        host=options.host,
+        port=options.port,
+        grpc_port=options.grpc_port,
+        tls=Certificate(*options.tls) if options.tls else None,
+        keys=options.keys,
+        memory=options.memory,
+        logged=options.access_log,
+    )
 
 
 def _port(text: str) -> int:

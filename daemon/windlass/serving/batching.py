@@ -54,6 +54,8 @@ class Batching:
     """Seconds that a lane may linger for batch-mates; None lets the learned cost decide."""
     max_waiting: int = 1024
     """Requests that may wait; more are told to come again."""
+    max_run: float = 60.0
+    """Seconds after which a run counts as hung: its lane is given up, another takes its place."""
 
 
 class Batch:
@@ -149,6 +151,10 @@ class BatchQueue:
         self._lanes: list[Lane] = []
         self._wanted_lanes = lanes
         self._free: list[Lane] = []
+        self._working: dict[Lane, tuple[float, list[Ask]]] = {}
+        """Since when, and on what."""
+        self.hung = 0
+        """Lanes that were given up."""
         self._scheduled = False
         self._linger: asyncio.TimerHandle | None = None
         self._linger_until = 0.0
@@ -198,6 +204,23 @@ class BatchQueue:
     def lanes(self, number: int) -> None:
         self._wanted_lanes = number
         self._schedule()
+
+    def give_up_hung(self) -> None:
+        """Put new lanes in the place of those whose run never ends. Called once a second."""
+        limit = self.batching.max_run
+        end = self._loop.time() - limit
+        for lane, (since, asks) in list(self._working.items()):
+            if since < end:
+                del self._working[lane]
+                self._lanes.remove(lane)
+                lane.close()
+                self.hung += 1
+                self.busy -= len(asks)
+                log.error("a replica hangs", seconds=limit, requests=len(asks))
+                for ask in asks:
+                    ask.fail(504, f"the run took longer than maxRun, {limit:g} s; send less")
+                self._schedule()
+        self._note_idle()
 
     def awaken(self, model: OnnxModel) -> None:
         """Go on with the model loaded anew."""
@@ -298,6 +321,7 @@ class BatchQueue:
             asks = self._take(self.cost.worthwhile(self.most))
             if asks:
                 lane = self._free.pop()
+                self._working[lane] = self._loop.time(), asks
                 then = partial(self._lane_done, lane, asks)
                 lane.submit(partial(run, self.model, asks), then)
 
@@ -326,6 +350,8 @@ class BatchQueue:
             self._linger = None
 
     def _lane_done(self, lane: Lane, asks: list[Ask], outcome: Batch | Exception) -> None:
+        if self._working.pop(lane, None) is None:
+            return  # it was given up, and its clients have their answer
         self._free.append(lane)
         cost, delay = self.cost, self.batching.max_delay
         if delay is None:

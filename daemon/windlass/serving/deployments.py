@@ -138,6 +138,8 @@ class Deployments:
         """Judge trials, set replicas, send to sleep who is not needed. Called once a second."""
         now = time.monotonic()
         for deployment in self.all():
+            for served in deployment.versions():
+                served.queue.give_up_hung()
             self._judge(deployment, now)
             self._scale(deployment)
         self._save_memory()
@@ -157,7 +159,10 @@ class Deployments:
     async def _look_on(self) -> None:
         while True:
             await asyncio.sleep(_LOOK)
-            self.look()
+            try:
+                self.look()
+            except Exception:  # requests must go on whatever is wrong with a look
+                log.exception("look")
 
     async def _converge(self, deployment: Deployment) -> None:
         """Load the newest order until there is none left."""

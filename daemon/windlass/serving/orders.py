@@ -115,6 +115,7 @@ def _options(given: Members) -> Options:
         max_rows=given.whole("max_batch", 32, 1, 4096),
         max_delay=given.number("max_delay", None, 0, 10),
         max_waiting=given.whole("max_waiting", 1024, 1, 1 << 20),
+        max_run=given.number("max_run", 60.0, 0.1, 86400) or 60.0,
     )
     found = Options(
         threads=given.whole("threads", 1, 1, MAX_THREADS),

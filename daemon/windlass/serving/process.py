@@ -71,7 +71,7 @@ class Folder:
             os.close(directory)
         return listener
 
-    def announce(self, host: str, port: int, version: str, **more: int | bool | None) -> None:
+    def announce(self, host: str, port: int, version: str, **more: float | None) -> None:
         """Say in ``serving.json`` that this process listens, and where. Raises StartError."""
         document = {
             "pid": os.getpid(),
@@ -169,6 +169,8 @@ class Place:
     """The file with the hashes of API keys."""
     memory: int | None = None
     """Bytes that all models together may take; None: as much as there is."""
+    logged: float = 0.0
+    """Share of the requests that the log tells of."""
 
 
 def start_ticks() -> int:

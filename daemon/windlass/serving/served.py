@@ -156,6 +156,7 @@ class Deployment:
             "signature": served.model.signature.document() if served is not None else None,
             "requests": {"ok": self.requests.ok, "error": self.requests.errors},
             "replicas": self._replicas(),
+            "hung": served.queue.hung if served is not None else 0,
         }
 
     def _replicas(self) -> int:
