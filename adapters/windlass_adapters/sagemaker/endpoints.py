@@ -28,7 +28,7 @@ from windlass_adapters.sagemaker.api import SCALING
 from windlass_adapters.sagemaker.deployments import ENDPOINT_ROLE, name_digest
 from windlass_adapters.sagemaker.errors import AbsentError, BusyError, ExistsError, passes
 from windlass_adapters.sagemaker.immutables import Backend
-from windlass_adapters.sagemaker.inplace import detail_of, in_place
+from windlass_adapters.sagemaker.inplace import detail_of, in_place, whole
 from windlass_adapters.sagemaker.inventory import Known
 from windlass_adapters.sagemaker.names import (
     FLEET_TAG,
