@@ -147,6 +147,6 @@ async def ask(cloud: Cloud, name: str, body: bytes) -> InferReply:
     found = await cloud.get(f"Deployment/{name}")
     record = serving(found)
     assert record is not None
-    adapter = (await cloud.targets.of(found)).adapter
+    adapter = (await cloud.target_of(found)).adapter
     assert isinstance(adapter, Infers)
     return await adapter.infer(record.external, body, {"content-type": "application/json"})

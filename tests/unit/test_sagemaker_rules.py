@@ -8,6 +8,7 @@ import pytest
 
 from rig.sagemaker.double import SageMakerDouble
 from rig.sagemaker.foreign import Foreign
+from rig.sagemaker.operations import OPERATIONS, Ask
 from rig.sagemaker.others import BAD_DIGEST
 from rig.sagemaker.refusals import RULES, Known, Refusal
 from rig.sagemaker.runtime import Invoked
@@ -162,6 +163,12 @@ def _(aws: SageMakerDouble, by: Foreign) -> None:
     by.call("CreateTrainingJob", **training_request())
     aws.clock.advance(hours=1)
     by.call("StopTrainingJob", TrainingJobName="t")
+
+
+@case("lambda.provisioned-absent")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    operation = OPERATIONS["lambda", "GetProvisionedConcurrencyConfig"]
+    operation(Ask(aws.account, {"FunctionName": "f"}, "nobody"))
 
 
 @case("job.delete-absent")

@@ -57,10 +57,12 @@ from windlass_adapters.sagemaker.deployments import (
     Renderer,
     deployment_faults,
 )
-from windlass_adapters.sagemaker.endpoints import Endpoints, endpoint_changes
+from windlass_adapters.sagemaker.endpoints import Endpoints
 from windlass_adapters.sagemaker.errors import adapter_error
+from windlass_adapters.sagemaker.functions import FUNCTION_ROLE, Functions, wanted_function
 from windlass_adapters.sagemaker.garbage import Garbage
 from windlass_adapters.sagemaker.immutables import Backend, Named, Objects
+from windlass_adapters.sagemaker.inplace import endpoint_changes
 from windlass_adapters.sagemaker.inventory import Inventory
 from windlass_adapters.sagemaker.invoking import invoke
 from windlass_adapters.sagemaker.jobs import RUN_ROLE, job_faults, wanted_run
@@ -155,6 +157,7 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphan
             ENDPOINT_ROLE: Endpoints(backend),
             SCALING_ROLE: Scaling(backend),
             GROUP_ROLE: Groups(backend),
+            FUNCTION_ROLE: Functions(backend),
             RUN_ROLE: Training(backend),
             TUNING_ROLE: Tuning(backend),
             PACKAGE_ROLE: packages,
@@ -191,7 +194,9 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphan
                 endpoint = next(w for w in found if w.role == ENDPOINT_ROLE)
                 options = DeploymentOptions.model_validate(deployment.spec.options)
                 refuse_too_expensive(self._rates, endpoint, options.max_hourly_cost)
-                return found
+                if options.expose is None:
+                    return found
+                return (*found, wanted_function(endpoint, options.front))
             case Job() as job:
                 return (wanted_run(self._renderer, desired, job),)
             case Sweep() as sweep:

@@ -118,9 +118,16 @@ _ABSENT = {
     "NoSuchKey",
     "NoSuchUpload",
     "NoSuchEntity",
+    "ProvisionedConcurrencyConfigNotFoundException",
     "404",
 }
 _EXISTS = {"ResourceInUse", "ResourceConflictException", "EntityAlreadyExists"}
+_MANY_MEANINGS = {
+    "ValidationException",
+    "ValidationError",
+    "ConflictException",
+    "InvalidParameterValueException",
+}
 _ABSENT_TEXT = re.compile(
     r"could not find|requested resource not found|can't find|does not exist|not found"
     r"|no scalable target registered|no scaling policy found",
@@ -132,7 +139,7 @@ _CAPACITY_TEXT = re.compile(
     r"capacityerror|insufficient\s*(instance)?\s*capacity|unable to provision requested", re.I
 )
 _INTERNAL_TEXT = re.compile(r"internalservererror|request to service failed|internal error", re.I)
-_ROLE_TEXT = re.compile(r"could not assume role|cannot be assumed", re.IGNORECASE)
+_ROLE_TEXT = re.compile(r"could not assume role|cannot be assumed|role.* cannot be", re.IGNORECASE)
 
 _NOT_SENT = (EndpointConnectionError, ConnectTimeoutError)
 _NO_CREDENTIALS = (
@@ -213,7 +220,7 @@ def _by_code(code: str, said: str) -> AdapterError | None:
 
 def _by_text(code: str, message: str, said: str) -> AdapterError | None:
     """ValidationException means many things; so do Conflict and BadRequest."""
-    if code not in ("ValidationException", "ValidationError", "ConflictException", "ValidationErr"):
+    if code not in _MANY_MEANINGS:
         return None
     if _BUSY_TEXT.search(message):
         return BusyError(f"{said}; waiting until it is done")

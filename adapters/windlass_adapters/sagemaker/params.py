@@ -208,6 +208,15 @@ class IdleStop(Frozen):
         return self
 
 
+class Front(Frozen):
+    """The Lambda function of ``expose: lambda``."""
+
+    concurrency: int = Field(default=0, ge=0, le=1000)
+    """Provisioned concurrency of its alias; 0 for none."""
+    max_body: int = Field(default=4 << 20, ge=1, le=4 << 20)
+    """Bytes that a request may have."""
+
+
 class DeploymentOptions(Frozen):
     """How a model is served on SageMaker."""
 
@@ -239,8 +248,15 @@ class DeploymentOptions(Frozen):
     max_hourly_cost: float | None = Field(default=None, gt=0)
     """Dollars an hour that its instances may cost at most; needs the Target's ``rates``."""
 
+    expose: Literal["lambda"] | None = None
+    """A Lambda function in front of it, for clients that cannot sign requests to SageMaker."""
+    front: Front = Front()
+    """How that function is."""
+
     @model_validator(mode="after")
     def _fits(self) -> DeploymentOptions:
+        if self.expose is None and self.front != Front():
+            raise ValueError("front goes with expose: lambda")
         if self.variants and (self.serverless or self.instance_type):
             raise ValueError("with variants, serverless and instanceType belong to each variant")
         names = [variant.name for variant in self.variants]

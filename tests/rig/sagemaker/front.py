@@ -17,6 +17,7 @@ from rig.sagemaker import (  # noqa: F401  # each enters its operations
     autoscaling,
     batch,
     endpoints,
+    fronts,
     models,
     packages,
     removal,
@@ -112,6 +113,10 @@ class Front:
             self.faults.take(what.service, what.operation, self.account.now)
             if native:
                 reply = success(self.perform(what, request, principal))
+            elif (what.service, what.operation) in OPERATIONS:
+                self.permits(what, request, principal)
+                operation = OPERATIONS[what.service, what.operation]
+                reply = success(operation(Ask(self.account, request, principal)))
             elif what.operation == "InvokeEndpoint":
                 self.permits(what, request, principal)
                 reply = self.runtime.invoke(_invoked(what, signed))
