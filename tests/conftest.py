@@ -62,4 +62,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if TALLY.schedules or TALLY.interleavings:
         terminalreporter.write_line(
             f"schedules {TALLY.schedules:,}, interleavings {TALLY.interleavings:,}"
+            f" (for at least {TALLY.orders:,} orders of steps)"
         )

@@ -236,6 +236,8 @@ class AdapterContext:
     state: Path
     """A folder of this target's own; kept over restarts."""
     artifacts: ArtifactStore
+    keys: Path | None = None
+    """File with the hashes of API keys, for adapters that serve models themselves."""
 
 
 class Adapter(Protocol):

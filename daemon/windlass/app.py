@@ -50,6 +50,8 @@ from windlass_schemas import Key
 LOCK = "windlass.lock"
 GARBAGE = (50_000, 20, 20)
 """Thresholds of the garbage collector."""
+READ = "read.db"
+"""In the state folder: what was read of the specs; may be removed at any time."""
 ENDPOINT = "daemon.json"
 """In the state folder: where the daemon that runs on it answers."""
 
@@ -174,9 +176,13 @@ async def _compose(path: Path, worktree: bool, settings: Settings) -> AsyncItera
     registry, metrics = Registry(), Metrics()
     artifacts = ArtifactStore(settings.artifacts or settings.state / "artifacts")
     source = await open_source(
-        path, worktree=worktree, keep=artifacts.put_stream, check=adapter_check(registry)
+        path,
+        worktree=worktree,
+        keep=artifacts.put_stream,
+        check=adapter_check(registry),
+        cache=settings.state / READ,
     )
-    store = await open_store(settings)
+    store = await open_store(settings, metrics.sharing.database_errors.inc)
     targets = Targets(
         store,
         registry,

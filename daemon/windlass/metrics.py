@@ -117,8 +117,8 @@ class SharingMetrics:
         self.taken_over = Counter(
             f"{prefix}taken_over", "Objects taken from a daemon that was gone.", registry=registry
         )
-        self.database_errors = Gauge(
-            "windlass_database_errors_total",
+        self.database_errors = Counter(
+            "windlass_database_errors",
             "Times that the database did not answer or broke off.",
             registry=registry,
         )

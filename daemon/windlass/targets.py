@@ -12,6 +12,7 @@ from prometheus_client import Counter
 from pydantic import JsonValue
 
 from windlass.checks import BUILT_IN_ADAPTER
+from windlass.keys import KEY_FILE
 from windlass.observer import Observer
 from windlass.reading import Reading
 from windlass.registry import Registry, check_fields
@@ -213,6 +214,7 @@ class Targets:
                 target=id_,
                 state=self._folder / id_,
                 artifacts=self._artifacts,
+                keys=(self._folder.parent / KEY_FILE).absolute(),
             )
             unopened = kind(context, checked)
             try:

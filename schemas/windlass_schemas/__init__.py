@@ -30,7 +30,7 @@ from windlass_schemas.resource import (
     parse_resource,
     references_of,
 )
-from windlass_schemas.scalars import format_duration, parse_duration
+from windlass_schemas.scalars import MEMORY_PATTERN, format_duration, parse_duration, parse_memory
 from windlass_schemas.status import (
     Artifact,
     Condition,
@@ -54,6 +54,7 @@ __all__ = [
     "DEFAULT_NAMESPACE",
     "DELETED_EVENT",
     "KINDS",
+    "MEMORY_PATTERN",
     "MODEL_ARTIFACT",
     "Artifact",
     "Autoscaling",
@@ -104,6 +105,7 @@ __all__ = [
     "format_duration",
     "key_of",
     "parse_duration",
+    "parse_memory",
     "parse_resource",
     "references_of",
 ]

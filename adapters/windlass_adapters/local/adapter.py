@@ -76,8 +76,7 @@ class LocalAdapter(Adapter, ChecksSpecs, ReadsLogs, Infers):
         store = context.artifacts
         self._runs = Runs(context.state / "runs", store, self._params.grace)
         self._models = ModelFolders(context.state / "models", store)
-        params = self._params
-        server = Server(context.state / "serving", params.host, params.port, params.grpc_port)
+        server = Server(context.state / "serving", self._params, context.keys)
         self._deployments = Deployments(context.install, store, server)
 
     async def __aenter__(self) -> Self:

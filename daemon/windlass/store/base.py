@@ -29,6 +29,7 @@ from windlass_schemas import (
     Status,
     canonical_json,
     dump_resource,
+    key_of,
 )
 
 
@@ -38,6 +39,10 @@ class StoreError(Exception):
 
 class LeaseLostError(StoreError):
     """Another daemon has taken the object over; nothing was written."""
+
+
+class AwayError(StoreError):
+    """The store cannot be reached, or broke off: what was asked for may have happened or not."""
 
 
 class ExternalTakenError(StoreError):
@@ -59,6 +64,11 @@ class Document:
     path: str
     """Path inside the source, for messages."""
     line: int
+
+    @cached_property
+    def key(self) -> Key:
+        """The object that it declares."""
+        return key_of(self.resource)
 
     @cached_property
     def canonical(self) -> str:
@@ -227,6 +237,8 @@ class Object:
     """Number of the last event of this object."""
     author: str = ""
     """Who declared this generation."""
+    due: bool = field(default=False, compare=False)
+    """Whether a daemon works on it or may begin to; only a store that is shared knows it."""
 
 
 @dataclass(frozen=True)
@@ -385,6 +397,10 @@ class Store(Protocol):
     @abstractmethod
     async def list(self, kind: str | None = None, namespace: str | None = None) -> Sequence[Object]:
         """Read all objects, in the order of their keys."""
+
+    @abstractmethod
+    async def placed(self) -> Sequence[tuple[Key, str]]:
+        """Every key with its lane, ``namespace/target``, in the order of keys: cheap for all."""
 
     @abstractmethod
     async def dependents(self, key: Key) -> Sequence[Key]:
