@@ -31,6 +31,8 @@ class AdapterError(Exception):
     """A backend said no, or said nothing. The message is for people: what, and what to do."""
 
     reason: Reason = Reason.BACKEND_UNAVAILABLE
+    retry_after: timedelta | None = None
+    """When a WaitingError is worth another question, where a poll interval is too soon."""
 
     def __init__(self, message: str, *, reason: Reason | None = None) -> None:
         super().__init__(message)

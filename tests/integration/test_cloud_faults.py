@@ -85,7 +85,13 @@ def effects(cloud: Cloud) -> dict[str, int]:
     return counted
 
 
-@pytest.mark.parametrize("kind", KINDS)
+ALIKE = ("unavailable", "half")
+"""Kinds that are told from another one only by their words: for the long tests."""
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.long] if k in ALIKE else []) for k in KINDS]
+)
 async def test_each_call_may_go_wrong_once(kind: str, tmp_path: Path) -> None:
     """All calls of a whole life fail the first time that they are made."""
     async with cloud_in(tmp_path) as cloud:

@@ -39,7 +39,7 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Cloud]:
 async def test_its_role_may_invoke_that_endpoint_and_nothing_else(cloud: Cloud) -> None:
     """And its environment names the endpoint."""
     async with cloud.aws.client("iam") as iam, cloud.aws.client("lambda") as lambda_:
-        found = await iam.get_role_policy(RoleName="wine-front", PolicyName="invoke")
+        found = await iam.get_role_policy(RoleName="windlass-wine-front", PolicyName="invoke")
         document = found["PolicyDocument"]
         if isinstance(document, str):
             document = json.loads(urllib.parse.unquote(document))
@@ -78,7 +78,7 @@ async def test_it_goes_with_the_deployment_and_so_does_its_role(cloud: Cloud) ->
         with pytest.raises(ClientError, match="ResourceNotFound"):
             await lambda_.get_function(FunctionName="wine-front")
         with pytest.raises(ClientError, match="NoSuchEntity"):
-            await iam.get_role(RoleName="wine-front")
+            await iam.get_role(RoleName="windlass-wine-front")
 
 
 async def test_the_program_passes_requests_on_and_keeps_its_limit(

@@ -83,10 +83,10 @@ async def quiet(cloud: Cloud) -> None:
 
 @pytest.mark.parametrize("story", [SERVE, CHANGE, REMOVE], ids=lambda story: story.name)
 async def test_killed_now_and_then_it_exists_once(story: Story, tmp_path: Path) -> None:
-    """Four moments of each story; the long tests take all of them."""
+    """Three moments of each story; the long tests take all of them."""
     (tmp_path / "whole").mkdir()
     whole = await awaits(story, tmp_path / "whole")
-    await play(story, range(3, whole, max(1, whole // 4)), "killed", tmp_path)
+    await play(story, range(3, whole, max(1, whole // 3)), "killed", tmp_path)
 
 
 @pytest.mark.long

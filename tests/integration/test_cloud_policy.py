@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import aioboto3
 import pytest
 from pydantic import JsonValue
 
-from rig.cloud import ROLE, Cloud, bucket_of, cloud_in
+from rig.cloud import IMAGE, ROLE, Cloud, bucket_of, cloud_in
 from rig.cloud_stories import LIFE, tell
 from rig.sagemaker.runtime import Answer
 from rig.sagemaker.samples import make_endpoint
 from windlass.api.inference import serving
+from windlass.metrics import Metrics
+from windlass.orphans import Orphans
 from windlass_adapters.base import Infers
-from windlass_adapters.sagemaker import storage
+from windlass_adapters.sagemaker import fronted, storage
 
 POLICY = Path(__file__).resolve().parents[2] / "docker" / "iam" / "sagemaker.json"
 
@@ -52,11 +55,46 @@ async def test_all_that_is_done_is_allowed_and_all_that_is_allowed_is_done(
     await _register(cloud)
     await _ask(cloud)
     await _watch_alarms(cloud)
+    await _front(cloud, monkeypatch)
+    await _collect(cloud)
     monkeypatch.setattr(storage, "PART", 5 << 20)
     await _upload_in_parts(cloud)
     assert cloud.aws.iam.denied == []
     assert cloud.aws.iam.unused() == []
     cloud.aws.monitor.check()
+
+
+async def _front(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function in front of an endpoint: made, changed in all its parts, idle, and gone."""
+    options: dict[str, JsonValue] = {"expose": "lambda"}
+    fronts: tuple[JsonValue, ...] = ({"concurrency": 2}, {"maxBody": 1000})
+    for front in fronts:
+        options["front"] = front
+        await cloud.declare(cloud.target(), cloud.model(), cloud.deployment(options=options))
+        await cloud.after(minutes=10)
+        await cloud.until_ready("Deployment/wine")
+    monkeypatch.setattr(fronted, "PROGRAM", fronted.PROGRAM + "\n")
+    options["idleStop"] = {"after": "1h"}
+    await cloud.declare(cloud.target(), cloud.model(), cloud.deployment(options=options))
+    await cloud.after(hours=2)
+    await cloud.declare(cloud.target())
+    await cloud.until_gone("Deployment/wine")
+    await cloud.until_gone("Model/wine")
+
+
+async def _collect(cloud: Cloud) -> None:
+    """What nobody declares."""
+    async with cloud.aws.client("sagemaker") as sagemaker:
+        tags = [{"Key": "windlass:instance", "Value": "prod"}]
+        await sagemaker.create_model(
+            ModelName="left",
+            PrimaryContainer={"Image": IMAGE},
+            ExecutionRoleArn=ROLE,
+            Tags=tags,
+        )
+    cloud.now += timedelta(hours=3)
+    assert await Orphans(cloud.store, cloud.targets, Metrics()).look() == []
+    assert "left" not in cloud.names("model")
 
 
 async def _train_and_search(cloud: Cloud) -> None:

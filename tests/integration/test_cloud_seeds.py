@@ -14,7 +14,6 @@ from pydantic import JsonValue
 from rig.cloud import Cloud, archive, bucket_of, cloud_in
 from rig.sagemaker.runtime import Answer, Invoked
 from windlass.api.inference import serving
-from windlass.reading import Reading
 from windlass.store.base import Document
 from windlass_adapters.base import InferReply, Infers
 from windlass_adapters.testing.schedules import FAULTS
@@ -148,6 +147,6 @@ async def ask(cloud: Cloud, name: str, body: bytes) -> InferReply:
     found = await cloud.get(f"Deployment/{name}")
     record = serving(found)
     assert record is not None
-    adapter = (await cloud.targets.of(found, Reading(cloud.store))).adapter
+    adapter = (await cloud.target_of(found)).adapter
     assert isinstance(adapter, Infers)
     return await adapter.infer(record.external, body, {"content-type": "application/json"})

@@ -6,11 +6,14 @@ import io
 import tarfile
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
+import aioboto3
 from pydantic import JsonValue
 
 from rig.sagemaker.account import Resource
@@ -203,10 +206,16 @@ def archive(files: Mapping[str, bytes] | Sequence[str]) -> bytes:
     return buffer.getvalue()
 
 
+_one_session = cache(aioboto3.Session)
+"""To read AWS's service models takes a second: all clients of a test process share one session."""
+
+
 @asynccontextmanager
 async def cloud_in(folder: Path, **params: JsonValue) -> AsyncIterator[Cloud]:
     """A kernel on an account that holds nothing but a bucket."""
     async with SageMakerDouble() as aws:
+        stack = ExitStack()
+        stack.enter_context(patch.object(aioboto3, "Session", _one_session))
         async with aws.client("s3") as s3:
             where = {"LocationConstraint": aws.region}
             await s3.create_bucket(Bucket=bucket_of(aws), CreateBucketConfiguration=where)
@@ -216,6 +225,7 @@ async def cloud_in(folder: Path, **params: JsonValue) -> AsyncIterator[Cloud]:
             yield world
         finally:
             await world.close()
+            stack.close()
 
 
 @asynccontextmanager

@@ -57,11 +57,12 @@ from windlass_adapters.sagemaker.deployments import (
     Renderer,
     deployment_faults,
 )
-from windlass_adapters.sagemaker.endpoints import Endpoints, endpoint_changes
+from windlass_adapters.sagemaker.endpoints import Endpoints
 from windlass_adapters.sagemaker.errors import adapter_error
 from windlass_adapters.sagemaker.functions import FUNCTION_ROLE, Functions, wanted_function
 from windlass_adapters.sagemaker.garbage import Garbage
 from windlass_adapters.sagemaker.immutables import Backend, Named, Objects
+from windlass_adapters.sagemaker.inplace import endpoint_changes
 from windlass_adapters.sagemaker.inventory import Inventory
 from windlass_adapters.sagemaker.invoking import invoke
 from windlass_adapters.sagemaker.jobs import RUN_ROLE, job_faults, wanted_run

@@ -14,10 +14,17 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from windlass_adapters.base import Desired, TerminalError, WaitingError, Wanted
+from windlass_adapters.sagemaker.fleets import (
+    changeable,
+    concurrency,
+    initial,
+    lifetime_tags,
+    most,
+    production,
+    update_policy,
+    variants_of,
+)
 from windlass_adapters.sagemaker.names import (
-    FLEET_TAG,
-    IDLE_TAG,
-    TTL_TAG,
     Identity,
     endpoint_name,
     hashed,
@@ -28,9 +35,6 @@ from windlass_adapters.sagemaker.packing import check_name
 from windlass_adapters.sagemaker.params import (
     DeploymentOptions,
     SageMakerParams,
-    Serverless,
-    Size,
-    Updates,
     Variant,
 )
 from windlass_adapters.sagemaker.storage import Keys
@@ -49,7 +53,6 @@ MODEL_ROLE = "model"
 CONFIG_ROLE = "config"
 ENDPOINT_ROLE = "endpoint"
 SCALING_ROLE = "scaling"
-ONE_VARIANT = "AllTraffic"
 HASH = 10
 """Characters of the hash in a name."""
 
@@ -87,7 +90,7 @@ class Renderer:
             url = self.keys.url(wanted[0].name)
         else:
             url = artifact.url
-        variants = _variants(deployment.spec, options, self.params)
+        variants = variants_of(deployment.spec, options, self.params)
         models: dict[str, Wanted] = {}
         for variant in variants:
             model = self._model(desired, options, variant, (url, artifact.digest, format_))
@@ -163,18 +166,18 @@ class Renderer:
     ) -> Wanted:
         """Its hash is over everything but what changes in place."""
         variants, models = fleets
-        rendered = [_production(v, models[v.name].name, options) for v in variants]
+        rendered = [production(v, models[v.name].name, options) for v in variants]
         request: Json = {"ProductionVariants": list(rendered)}
         if options.kms_key is not None:
             request["KmsKeyId"] = options.kms_key
         name = self._hashed(desired, request)
-        for variant, production in zip(variants, rendered, strict=True):
+        for variant, given in zip(variants, rendered, strict=True):
             if variant.serverless is not None:
                 memory = {"MemorySizeInMB": variant.serverless.memory}
-                production["ServerlessConfig"] = {**memory, **_concurrency(variant.serverless)}
+                given["ServerlessConfig"] = {**memory, **concurrency(variant.serverless)}
             else:
-                production["InitialInstanceCount"] = _initial(spec, variant)
-            production["InitialVariantWeight"] = variant.weight
+                given["InitialInstanceCount"] = initial(spec, variant)
+            given["InitialVariantWeight"] = variant.weight
         body: Json = {"request": request, "tags": self._tags(desired, options)}
         return Wanted(CONFIG_ROLE, name, name_digest(name), body)
 
@@ -190,10 +193,10 @@ class Renderer:
         name = options.endpoint_name or endpoint_name(desired.owner.key)
         body: Json = {
             "config": config.name,
-            "variants": {v.name: _in_place(spec, v) for v in variants},
+            "variants": {v.name: changeable(spec, v) for v in variants},
             "fleets": {v.name: v.instance_type for v in variants},
-            "most": {v.name: _most(spec, v) for v in variants},
-            "update": _update_policy(options.updates),
+            "most": {v.name: most(spec, v) for v in variants},
+            "update": update_policy(options.updates),
             "alarms": list(options.updates.alarms),
             "tags": self._tags(desired, options) | lifetime_tags(options, variants),
             "adopt": deployment.policy.adopt,
@@ -209,116 +212,6 @@ def _artifact(desired: Desired, deployment: Deployment) -> tuple[Artifact, str]:
     raise WaitingError(
         f"Model/{deployment.spec.model} has no artifact yet", reason=Reason.DEPENDENCY_NOT_READY
     )
-
-
-def _variants(
-    spec: DeploymentSpec, options: DeploymentOptions, params: SageMakerParams
-) -> tuple[Variant, ...]:
-    """The fleets, each with all that it needs to know."""
-    given = options.variants or (
-        Variant(
-            name=ONE_VARIANT, instance_type=options.instance_type, serverless=options.serverless
-        ),
-    )
-    return tuple(
-        v
-        if v.serverless is not None
-        else v.model_copy(update={"instance_type": v.instance_type or params.instance_type})
-        for v in given
-    )
-
-
-def lifetime_tags(options: DeploymentOptions, variants: tuple[Variant, ...]) -> Json:
-    """What a look at the endpoint alone must know: its machines, and how long it may stay."""
-    fleet = " ".join(f"{v.name}={v.instance_type}" for v in variants if v.instance_type)
-    found: Json = {FLEET_TAG: fleet} if 0 < len(fleet) <= 256 else {}
-    if options.ttl is not None:
-        found[TTL_TAG] = str(int(options.ttl.total_seconds()))
-    if options.idle_stop is not None:
-        found[IDLE_TAG] = str(int(options.idle_stop.after.total_seconds()))
-    return found
-
-
-def _most(spec: DeploymentSpec, variant: Variant) -> int:
-    """How many instances a fleet may come to have."""
-    return spec.autoscaling.max if spec.autoscaling else _initial(spec, variant)
-
-
-def _initial(spec: DeploymentSpec, variant: Variant) -> int:
-    least = spec.autoscaling.min if spec.autoscaling else 1
-    return variant.replicas or spec.replicas or max(least, 1)
-
-
-def _in_place(spec: DeploymentSpec, variant: Variant) -> Json:
-    """What of a fleet may change while it serves. Autoscaled replicas are not ours to set."""
-    found: Json = {"weight": variant.weight}
-    if variant.serverless is not None:
-        found |= _concurrency(variant.serverless)
-    elif spec.autoscaling is None:
-        found["replicas"] = _initial(spec, variant)
-    return found
-
-
-def _concurrency(serverless: Serverless) -> Json:
-    found: Json = {"MaxConcurrency": serverless.max_concurrency}
-    if serverless.provisioned_concurrency is not None:
-        found["ProvisionedConcurrency"] = serverless.provisioned_concurrency
-    return found
-
-
-def _production(variant: Variant, model: str, options: DeploymentOptions) -> Json:
-    found: Json = {"VariantName": variant.name, "ModelName": model}
-    if variant.serverless is not None:
-        found["ServerlessConfig"] = {"MemorySizeInMB": variant.serverless.memory}
-        return found
-    found["InstanceType"] = variant.instance_type
-    if options.volume is not None:
-        found["VolumeSizeInGB"] = options.volume
-    if options.startup_timeout is not None:
-        seconds = int(options.startup_timeout.total_seconds())
-        found["ContainerStartupHealthCheckTimeoutInSeconds"] = seconds
-    return found
-
-
-def _size(size: Size) -> Json:
-    if size.instances is not None:
-        return {"Type": "INSTANCE_COUNT", "Value": size.instances}
-    return {"Type": "CAPACITY_PERCENT", "Value": size.percent}
-
-
-_TRAFFIC = {"all-at-once": "ALL_AT_ONCE", "canary": "CANARY", "linear": "LINEAR"}
-
-
-def _update_policy(updates: Updates) -> Json:
-    """The DeploymentConfig of the next update; empty for SageMaker's default."""
-    found: Json = {}
-    longest: Json = {}
-    if updates.max_time is not None:
-        longest = {"MaximumExecutionTimeoutInSeconds": int(updates.max_time.total_seconds())}
-    if updates.rolling is not None:
-        found["RollingUpdatePolicy"] = {
-            "MaximumBatchSize": _size(updates.rolling.batch),
-            "WaitIntervalInSeconds": int(updates.rolling.wait.total_seconds()),
-            **longest,
-        }
-    elif updates.blue_green is not None:
-        blue_green = updates.blue_green
-        traffic: Json = {
-            "Type": _TRAFFIC[blue_green.traffic],
-            "WaitIntervalInSeconds": int(blue_green.wait.total_seconds()),
-        }
-        if blue_green.size is not None:
-            step = "CanarySize" if blue_green.traffic == "canary" else "LinearStepSize"
-            traffic[step] = _size(blue_green.size)
-        found["BlueGreenUpdatePolicy"] = {
-            "TrafficRoutingConfiguration": traffic,
-            "TerminationWaitInSeconds": int(blue_green.termination_wait.total_seconds()),
-            **longest,
-        }
-    if updates.alarms:
-        alarms: list[JsonValue] = [{"AlarmName": name} for name in updates.alarms]
-        found["AutoRollbackConfiguration"] = {"Alarms": alarms}
-    return found
 
 
 _METRICS = {

@@ -7,7 +7,7 @@ daemon that has lost its memory neither calls it a success nor tries it for ever
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -15,7 +15,6 @@ from pydantic import JsonValue
 
 from windlass_adapters.base import (
     Absent,
-    Change,
     External,
     Found,
     Observation,
@@ -24,11 +23,12 @@ from windlass_adapters.base import (
     TransientError,
     Wanted,
 )
-from windlass_adapters.sagemaker.answers import Answer, moment, number, part, parts, text
+from windlass_adapters.sagemaker.answers import Answer, moment, part, parts, text
 from windlass_adapters.sagemaker.api import SCALING
 from windlass_adapters.sagemaker.deployments import ENDPOINT_ROLE, name_digest
 from windlass_adapters.sagemaker.errors import AbsentError, BusyError, ExistsError, passes
 from windlass_adapters.sagemaker.immutables import Backend
+from windlass_adapters.sagemaker.inplace import detail_of, in_place, whole
 from windlass_adapters.sagemaker.inventory import Known
 from windlass_adapters.sagemaker.names import (
     FLEET_TAG,
@@ -134,17 +134,14 @@ class Endpoints:
         )
 
     def _shown(self, answer: Answer, tags: Mapping[str, str]) -> dict[str, JsonValue]:
-        found = _detail(answer, tags)
-        types = dict(part.split("=") for part in tags.get(FLEET_TAG, "").split())
+        found = detail_of(answer, tags)
+        types = dict(fleet.split("=", 1) for fleet in tags.get(FLEET_TAG, "").split())
         running = {
-            text(v, "VariantName"): (
-                types[text(v, "VariantName")],
-                _whole(v, "CurrentInstanceCount"),
-            )
-            for v in parts(answer, "ProductionVariants")
-            if text(v, "VariantName") in types
+            name: (types[name], whole(variant, "CurrentInstanceCount") or 0)
+            for variant in parts(answer, "ProductionVariants")
+            if (name := text(variant, "VariantName")) in types
         }
-        hourly = self._backend.rates.hourly({k: (t, n or 0) for k, (t, n) in running.items()})
+        hourly = self._backend.rates.hourly(running)
         return found if hourly is None else {**found, "dollarsAnHour": hourly}
 
     async def _over(self, name: str, known: Known) -> str:
@@ -229,14 +226,14 @@ class Endpoints:
         if status in BUSY:
             raise BusyError(f"endpoint {external.name} is {status}; waiting until it is done")
         self._backend.inventory.heat(ENDPOINT_ROLE, external.name)
-        in_place = list(_in_place(wanted, known.answer))
+        changes = list(in_place(wanted, known.answer))
         if config_of(known.answer) != config or status != "InService":
             await self._to_config(owner, known, wanted)
-        elif in_place:
+        elif changes:
             await self._backend.api.sagemaker(
                 "UpdateEndpointWeightsAndCapacities",
                 EndpointName=external.name,
-                DesiredWeightsAndCapacities=in_place,
+                DesiredWeightsAndCapacities=changes,
             )
         else:
             await self._retag(known, wanted)
@@ -338,77 +335,3 @@ def _tags(wanted: Wanted) -> dict[str, str]:
 
 def _stamp(at: datetime | None) -> str:
     return at.isoformat() if at else "never"
-
-
-def _detail(answer: Answer, tags: Mapping[str, str]) -> dict[str, JsonValue]:
-    """What the status shows, and ``diff`` compares."""
-    variants: dict[str, JsonValue] = {}
-    for variant in parts(answer, "ProductionVariants"):
-        serverless = part(variant, "DesiredServerlessConfig") or part(
-            variant, "CurrentServerlessConfig"
-        )
-        held: dict[str, JsonValue] = {
-            "weight": number(variant, "DesiredWeight"),
-            "replicas": _whole(variant, "DesiredInstanceCount"),
-            "running": _whole(variant, "CurrentInstanceCount"),
-        }
-        for name in ("MaxConcurrency", "ProvisionedConcurrency"):
-            held[name] = _whole(serverless, name)
-        variants[text(variant, "VariantName")] = {k: v for k, v in held.items() if v is not None}
-    shown = {key: value for key, value in tags.items() if key != TRIED_TAG}
-    return {
-        "status": text(answer, "EndpointStatus"),
-        "config": config_of(answer),
-        "variants": variants,
-        "tags": dict(shown),
-    }
-
-
-def _whole(answer: Answer, name: str) -> int | None:
-    found = number(answer, name)
-    return None if found is None else int(found)
-
-
-def _in_place(wanted: Wanted, answer: Answer) -> Iterator[dict[str, object]]:
-    """What UpdateEndpointWeightsAndCapacities must be told, fleet by fleet."""
-    detail = _detail(answer, {})["variants"]
-    desired = wanted.body["variants"]
-    assert isinstance(detail, dict)
-    assert isinstance(desired, dict)
-    for name, fields in desired.items():
-        held = detail.get(name)
-        if not isinstance(held, dict) or not isinstance(fields, dict):
-            continue
-        if all(held.get(field) == value for field, value in fields.items()):
-            continue
-        change: dict[str, object] = {"VariantName": name, "DesiredWeight": fields["weight"]}
-        if "replicas" in fields:
-            change["DesiredInstanceCount"] = fields["replicas"]
-        serverless = {k: v for k, v in fields.items() if k.endswith("Concurrency")}
-        if serverless:
-            change["ServerlessUpdateConfig"] = serverless
-        yield change
-
-
-def endpoint_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
-    """What the endpoint holds otherwise than wanted, beside its config."""
-    held = found.detail.get("endpoint")
-    desired, tags = wanted.body["variants"], wanted.body["tags"]
-    if not isinstance(held, dict) or not isinstance(desired, dict) or not isinstance(tags, dict):
-        return
-    variants, labels = held.get("variants"), held.get("tags")
-    assert isinstance(variants, dict)
-    assert isinstance(labels, dict)
-    for name, fields in desired.items():
-        now = variants.get(name)
-        if not isinstance(fields, dict) or not isinstance(now, dict):
-            continue
-        for field, value in fields.items():
-            if now.get(field) != value:
-                path = f"/spec/options/variants/{name}/{field}"
-                if len(desired) == 1 and field == "replicas":
-                    path = "/spec/replicas"
-                yield Change(path, now.get(field), value)
-    for key, value in tags.items():
-        if labels.get(key) != value:
-            yield Change(f"/tags/{key}", labels.get(key), value)

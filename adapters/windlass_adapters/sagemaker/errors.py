@@ -8,6 +8,7 @@ not there", "is there already" and "is busy" from the rest.
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -50,6 +51,8 @@ class BusyError(WaitingError):
 
 class QuotaError(WaitingError):
     """A quota or the capacity of AWS is used up; the message has the numbers."""
+
+    retry_after = timedelta(minutes=5)
 
 
 class ModelAnsweredError(TerminalError):

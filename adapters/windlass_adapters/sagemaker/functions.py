@@ -33,8 +33,8 @@ FUNCTION_ROLE = "function"
 ALIAS = "live"
 POLICY = "invoke"
 RUNTIME = "python3.12"
-PATH = "/windlass/"
-"""IAM path of the roles that are made here: what the policy lets Windlass make."""
+_LONGEST = 64 - len("windlass-")
+"""Characters of a name, so that its role has one of at most 64."""
 _TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -50,8 +50,8 @@ _TRUST = {
 def wanted_function(endpoint: Wanted, front: Front) -> Wanted:
     """The function in front of an endpoint."""
     name = f"{endpoint.name}-front"
-    if len(name) > 63:
-        name = hashed(name, short_hash(6, name))
+    if len(name) > _LONGEST:
+        name = hashed(name, short_hash(6, name), _LONGEST)
     body: Json = {
         "endpoint": endpoint.name,
         "concurrency": front.concurrency,
@@ -61,6 +61,11 @@ def wanted_function(endpoint: Wanted, front: Front) -> Wanted:
     }
     told = {key: value for key, value in body.items() if key != "tags"}
     return Wanted(FUNCTION_ROLE, name, digest_of(told), body)
+
+
+def role_of(function: str) -> str:
+    """The name of a function's role; all begin alike, so that a policy can speak of them."""
+    return f"windlass-{function}"
 
 
 class Functions:
@@ -112,7 +117,7 @@ class Functions:
     async def _look_at_role(self, owner: Owner, external: External) -> Observation:
         """The function is not there; is its role?"""
         try:
-            await self._backend.api.call("iam", "GetRole", RoleName=external.name)
+            await self._backend.api.call("iam", "GetRole", RoleName=role_of(external.name))
         except AbsentError:
             return Absent()
         return Found(external, owner.uid, State.LIVE, message="only its role is there")
@@ -156,18 +161,17 @@ class Functions:
     async def _role(self, owner: Owner, name: str, endpoint: str, tags: dict[str, str]) -> str:
         api = self._backend.api
         try:
-            answer = await api.call("iam", "GetRole", RoleName=name)
+            answer = await api.call("iam", "GetRole", RoleName=role_of(name))
         except AbsentError:
             with suppress(ExistsError):
                 await api.call(
                     "iam",
                     "CreateRole",
-                    RoleName=name,
-                    Path=PATH,
+                    RoleName=role_of(name),
                     AssumeRolePolicyDocument=json.dumps(_TRUST),
                     Tags=tag_list(tags),
                 )
-            answer = await api.call("iam", "GetRole", RoleName=name)
+            answer = await api.call("iam", "GetRole", RoleName=role_of(name))
         role = part(answer, "Role")
         held = {text(t, "Key"): text(t, "Value") for t in _list(role.get("Tags"))}
         if not self._backend.identity.owns(owner, held):
@@ -178,7 +182,7 @@ class Functions:
         await api.call(
             "iam",
             "PutRolePolicy",
-            RoleName=name,
+            RoleName=role_of(name),
             PolicyName=POLICY,
             PolicyDocument=json.dumps(document),
         )
@@ -252,13 +256,13 @@ class Functions:
                 raise conflict(f"function {name}", tags)
             await self._lambda("DeleteFunction", name)
         with suppress(AbsentError):
-            role = part(await api.call("iam", "GetRole", RoleName=name), "Role")
+            role = part(await api.call("iam", "GetRole", RoleName=role_of(name)), "Role")
             held = {text(t, "Key"): text(t, "Value") for t in _list(role.get("Tags"))}
             if not self._backend.identity.owns(owner, held):
                 return
             with suppress(AbsentError):
-                await api.call("iam", "DeleteRolePolicy", RoleName=name, PolicyName=POLICY)
-            await api.call("iam", "DeleteRole", RoleName=name)
+                await api.call("iam", "DeleteRolePolicy", RoleName=role_of(name), PolicyName=POLICY)
+            await api.call("iam", "DeleteRole", RoleName=role_of(name))
 
 
 _FRESH = 3600.0

@@ -156,8 +156,12 @@ def _of_other(account: Account, service: str, operation: str, request: Json) -> 
         if operation == "CreateFunction":
             context = {"iam:passedtoservice": "lambda.amazonaws.com"}
             yield Need("iam:PassRole", request["Role"], context)
+            if request.get("Tags"):
+                yield Need("lambda:TagResource", arn)
     elif service == "iam" and "RoleName" in request:
         arn = f"arn:aws:iam::{account.number}:role/{request['RoleName']}"
+        if operation == "CreateRole" and any(name.startswith("Tags") for name in request):
+            yield Need("iam:TagRole", arn)
     elif service == "sts" and "RoleArn" in request:
         arn = request["RoleArn"]
     elif service == "logs" and "logGroupName" in request:
