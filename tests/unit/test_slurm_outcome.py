@@ -105,6 +105,18 @@ def test_missing_from_the_queue_is_not_done() -> None:
     assert judge(Evidence(record=Record(missing=True))).kind is Kind.GONE
 
 
+def test_a_run_that_was_told_to_stop_is_not_the_programs_failure() -> None:
+    """The queue has forgotten why; its own record knows what it heard."""
+    heard = {"ends": {"": ["143", "12", "0", "term"]}}
+    assert verdict(Evidence(record=record(**heard))) == (Kind.BAD, Reason.INTERRUPTED, False)
+    heard = {"ends": {"": ["143", "12", "0", "time"]}}
+    late = (Kind.BAD, Reason.TIME_LIMIT_EXCEEDED, True)
+    assert verdict(Evidence(record=record(**heard))) == late
+    assert judge(Evidence(rows=[row("PREEMPTED")], record=record(**heard))).reason is (
+        Reason.PREEMPTED
+    )
+
+
 def test_completed_without_a_record_is_no_success() -> None:
     """The disk may be behind; after two minutes nothing is known of it."""
     assert judge(Evidence(rows=[row("COMPLETED")], record=record(None))).kind is Kind.ALIVE

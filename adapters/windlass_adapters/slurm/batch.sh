@@ -29,7 +29,7 @@ finish() {
     rc=$?
     trap - EXIT
     event "end:$rc"
-    printf '%s %s %s\n' "$rc" "$ID" "${SLURM_RESTART_COUNT:-0}" >"rc$E.tmp" && mv -f "rc$E.tmp" "rc$E"
+    printf '%s %s %s %s\n' "$rc" "$ID" "${SLURM_RESTART_COUNT:-0}" "$HEARD" >"rc$E.tmp" && mv -f "rc$E.tmp" "rc$E"
     exit "$rc"
 }
 
@@ -125,7 +125,14 @@ else
 fi
 
 trap finish EXIT
-trap 'event term; kill -TERM "$child" 2>/dev/null' TERM
+# What it heard before its end, should the queue forget why it ended: "term", or "time" at its limit.
+HEARD=
+heard() {
+    HEARD=term
+    [ -n "$SLURM_JOB_END_TIME" ] && [ "$(date +%s)" -ge $((SLURM_JOB_END_TIME - 5)) ] && HEARD=time
+    event "$HEARD"
+}
+trap 'heard; kill -TERM "$child" 2>/dev/null' TERM
 trap 'event usr1; kill -USR1 "$child" 2>/dev/null' USR1
 trap 'event usr2; kill -USR2 "$child" 2>/dev/null' USR2
 (cd -- "$FROM" && exec "$@" -c "$INNER" windlass "$JOB" "$WINDLASS_WORK" "${ARGV[@]}") \

@@ -210,6 +210,8 @@ def _forgotten(evidence: Evidence, record: Record, claim: str | None) -> Verdict
         return _cancelled(record)
     end = record.ends.get(evidence.index)
     if end and (not evidence.has_accounting or evidence.unseen_for > RECORD_PATIENCE):
+        if end[0] != "0" and end[3:] in (["term"], ["time"]):
+            return replace(_stopped(end[3]), job=claim or "")
         state = "COMPLETED" if end[0] == "0" else "FAILED"
         verdict = _ended(evidence, record, state, "the queue has forgotten it")
         return replace(verdict, job=claim or "")
@@ -218,6 +220,15 @@ def _forgotten(evidence: Evidence, record: Record, claim: str | None) -> Verdict
         return Verdict(Kind.LOST, f"{said} and left no result")
     where = "accounting" if evidence.has_accounting else "its record"
     return Verdict(Kind.ALIVE, f"it left the queue; waiting for {where}", job=claim or "")
+
+
+def _stopped(heard: str) -> Verdict:
+    """It was told to stop, and nobody knows any more by whom."""
+    if heard == "time":
+        message = "ran longer than it may; raise timeLimit or make the program faster"
+        return Verdict(Kind.BAD, message, Reason.TIME_LIMIT_EXCEEDED)
+    message = "Slurm stopped it (preempted, drained or cancelled: the queue has forgotten which)"
+    return Verdict(Kind.BAD, message, Reason.INTERRUPTED, counts=False)
 
 
 def _cancelled(record: Record) -> Verdict:

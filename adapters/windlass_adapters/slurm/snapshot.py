@@ -77,7 +77,7 @@ class Record(BaseModel):
     """Why it may not run any more."""
     claims: dict[str, str | None] = {}
     ends: dict[str, list[str]] = {}
-    """(exit code, job id, restarts) of programs that have ended."""
+    """(exit code, job id, restarts, what it heard of its end) of programs that have ended."""
     notes: dict[str, list[list[str]]] = {}
     """(reserved exit, job id) of jobs that ran nothing."""
     tail: str = ""
