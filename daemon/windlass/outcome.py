@@ -152,7 +152,7 @@ def _hold_for(
     if terminal:
         delay = PROBE_INTERVAL
     elif isinstance(error, WaitingError):
-        delay = timedelta(seconds=poll)
+        delay = error.retry_after or timedelta(seconds=poll)
     else:
         bound = min(BACKOFF_BASE * 2.0 ** min(attempt, 16), BACKOFF_CAP)
         delay = timedelta(seconds=draw(0.0, bound))

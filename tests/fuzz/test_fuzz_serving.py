@@ -18,7 +18,7 @@ import pytest
 from rig import onnx_models
 from rig.serving import Serving, tensor, under_way, until
 
-FEW = 3_000
+FEW = 2_000
 MANY = int(os.environ.get("FUZZ_EXAMPLES", "100000"))
 ROW = {"inputs": [tensor("x", "FP32", [1, 2], [1, 2])]}
 PATHS = (

@@ -66,7 +66,7 @@ async def test_a_daemon_disturbed_at_every_await_ends_as_declared(story: Story, 
     assert await theatre("all").try_all(story, Depth(reach=0, every=3), fault) > 0
 
 
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("document", [kept_file(), job()], ids=["lasting", "run"])
 @pytest.mark.timeout(3600)
 async def test_two_owners_make_one_and_no_old_write_is_taken(
@@ -75,7 +75,7 @@ async def test_two_owners_make_one_and_no_old_write_is_taken(
     """A backend whose ids are its own, and which knows a repeated request."""
     claiming = replace(SERVER_CHOSEN, claims=True)
     stage = Theatre("claims", lambda: MemoryBackend(claiming), world=SharedWorld)
-    assert await Owners(stage, document).race_all(1, every) > 0
+    assert await Owners(stage, document).race_some(every) > 0
 
 
 class SharedConvergence(Convergence):

@@ -221,6 +221,21 @@ def test_pipelined_answers_keep_their_order_though_a_later_one_is_ready_first(
     assert found[2][1] == {"live": True}
 
 
+def test_a_run_that_never_ends_costs_its_own_request_and_no_other(
+    serving: Serving, tmp_path: Path
+) -> None:
+    model = onnx_models.stall(tmp_path / "hangs.onnx")
+    serving.deploy("hangs", model, max_run=0.5, max_batch=1)
+    with ThreadPoolExecutor(1) as pool:
+        hung = pool.submit(serving.infer, "hangs", row(3e7, 0))
+        until(lambda: under_way(serving) == 1, "it hangs")
+        assert serving.infer("hangs", row(1, 1)).status_code == 200
+        response = hung.result(60)
+    assert response.status_code == 504
+    assert "longer than maxRun" in response.json()["error"]
+    assert serving.view("hangs")["hung"] == 1
+
+
 def test_a_light_model_answers_while_a_heavy_one_works(serving: Serving) -> None:
     sent = {"inputs": [tensor("x", "FP32", [1, WIDTH], [0.5] * WIDTH)]}
     with held_up(serving, "stall") as slow:

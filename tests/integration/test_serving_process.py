@@ -38,7 +38,7 @@ def attempt(state: Path, port: int, *more: str) -> subprocess.CompletedProcess[s
     """Start a process that is expected to end by itself."""
     command = [sys.executable, "-m", "windlass.serving", "--state", str(state), f"--port={port}"]
     return subprocess.run(
-        [*command, *more], capture_output=True, text=True, timeout=30, check=False
+        [*command, *more], capture_output=True, text=True, timeout=110, check=False
     )
 
 
@@ -162,6 +162,19 @@ class TestStop:
             assert serving.infer("m", ONE_ROW).status_code == 404
             serving.deploy("m", model)
             assert serving.infer("m", ONE_ROW).status_code == 200
+
+    def test_the_access_log_tells_of_requests_and_their_trace_and_of_no_key(
+        self, tmp_path: Path
+    ) -> None:
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        with Serving(tmp_path / "state", 0, "--access-log", "1") as serving:
+            serving.deploy("m", onnx_models.constant(tmp_path / "m.onnx", 1))
+            serving.infer("m", ONE_ROW, {"traceparent": trace, "authorization": "Bearer secret"})
+            until(lambda: '"event": "request"' in serving.log(), "the line")
+            (line,) = [each for each in serving.log().splitlines() if '"request"' in each]
+        entry = json.loads(line)
+        assert (entry["model"], entry["status"], entry["traceparent"]) == ("m", 200, trace)
+        assert "secret" not in line
 
     def test_the_log_is_one_json_object_a_line(self, serving: Serving, tmp_path: Path) -> None:
         serving.deploy("m", onnx_models.addition(tmp_path / "m.onnx"))

@@ -15,7 +15,7 @@ from typing import TypedDict
 
 import httpx
 
-START_BOUND = 30.0
+START_BOUND = 110.0
 POLL = 0.02
 
 
@@ -31,7 +31,7 @@ class Announcement(TypedDict):
     grpc_port: int | None
 
 
-def until(condition: Callable[[], bool], what: str, bound: float = 20.0) -> None:
+def until(condition: Callable[[], bool], what: str, bound: float = 60.0) -> None:
     """Look again until it holds; fail with a sentence after ``bound`` seconds."""
     deadline = time.monotonic() + bound
     while not condition():

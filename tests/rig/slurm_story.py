@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -122,7 +122,7 @@ class Story:
         return {**spec, "outputs": outputs}
 
     @staticmethod
-    def _write(path: Path, kind: str, name: str, spec: dict[str, object]) -> None:
+    def _write(path: Path, kind: str, name: str, spec: Mapping[str, object]) -> None:
         document = {"apiVersion": "windlass/v1", "kind": kind, "metadata": {"name": name}}
         path.write_text(yaml.safe_dump({**document, "spec": spec}, sort_keys=False))
 

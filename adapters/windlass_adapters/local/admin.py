@@ -36,6 +36,8 @@ class View(BaseModel):
     reason: Reason | None = None
     message: str | None = None
     signature: Signature | None = None
+    replicas: int = 1
+    hung: int = 0
 
 
 class _Views(BaseModel):

@@ -6,8 +6,17 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from windlass_schemas import Frozen
+from windlass_schemas import MEMORY_PATTERN, Frozen, parse_memory
 from windlass_schemas.scalars import Duration
+
+
+class Tls(Frozen):
+    """A certificate and its key: files in PEM on this machine."""
+
+    certificate: str = Field(min_length=1)
+    """Path of the certificate, with those between it and the root."""
+    key: str = Field(min_length=1)
+    """Path of its key; read by the serving process alone."""
 
 
 class LocalParams(Frozen):
@@ -19,6 +28,12 @@ class LocalParams(Frozen):
     """Port on which models are served; 0 takes a free one."""
     grpc_port: int | None = Field(default=None, ge=0, le=65535)
     """Port on which models are served over gRPC; 0 takes a free one. Not at all, when absent."""
+    tls: Tls | None = None
+    """Serve by TLS; plain HTTP, when absent."""
+    access_log: float = Field(default=0.0, ge=0, le=1)
+    """Share of the requests that ``serving.log`` tells of, each with its trace."""
+    memory: str | None = Field(default=None, pattern=MEMORY_PATTERN)
+    """What all models together may take, for example ``4Gi``; who is not asked for sleeps then."""
     python: str | None = Field(default=None, min_length=1)
     """The Python for ``.py`` entrypoints; by default the one that runs Windlass."""
     daemon: str = ""
@@ -26,6 +41,11 @@ class LocalParams(Frozen):
     whichever opens the Target first."""
     grace: Duration = timedelta(seconds=10)
     """How long a program that must stop has between TERM and KILL."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """``memory`` in bytes."""
+        return parse_memory(self.memory) if self.memory is not None else None
 
 
 class NoOptions(Frozen):
@@ -43,5 +63,7 @@ class DeploymentOptions(Frozen):
     """How long a free replica may wait for more rows; learned from the model, when absent."""
     max_waiting: int = Field(default=1024, ge=1, le=1 << 20)
     """Requests that may wait; more get 429."""
+    max_run: Duration = Field(default=timedelta(seconds=60), gt=timedelta(0))
+    """After this long a run counts as hung, and its replica is replaced."""
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     """Execution providers of ONNX Runtime, the preferred first."""

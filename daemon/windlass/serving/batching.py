@@ -15,7 +15,7 @@ import asyncio
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -54,16 +54,23 @@ class Batching:
     """Seconds that a lane may linger for batch-mates; None lets the learned cost decide."""
     max_waiting: int = 1024
     """Requests that may wait; more are told to come again."""
+    max_run: float = 60.0
+    """Seconds after which a run counts as hung: its lane is given up, another takes its place."""
 
 
 class Batch:
     """What one run gave, for all the requests in it."""
 
-    def __init__(self, results: Sequence[Array], rows: int, started: float, ended: float) -> None:
+    def __init__(
+        self, results: Sequence[Array], rows: int, started: float, ended: float, cost: float
+    ) -> None:
         self.results = results
         self.rows = rows
         self.started = started
+        """By ``time.perf_counter``, as ``ended``."""
         self.ended = ended
+        self.cost = cost
+        """Seconds that the run took of a processor: other work on the machine does not count."""
 
     def part(self, start: int, stop: int) -> list[Array]:
         """The results of some rows; of everything when the run was one request's alone."""
@@ -132,6 +139,9 @@ class BatchQueue:
         self.busy = 0
         """Requests that wait or run."""
         self._idle = asyncio.Event()
+        self.asleep = False
+        """Whether the model is out of the memory; a request wakes it up."""
+        self.wake: Callable[[], None] = _nobody
         self.executions = 0
         self.batches: dict[int, tuple[int, float]] = {}
         """Number of runs and their seconds, by rows."""
@@ -141,6 +151,10 @@ class BatchQueue:
         self._lanes: list[Lane] = []
         self._wanted_lanes = lanes
         self._free: list[Lane] = []
+        self._working: dict[Lane, tuple[float, list[Ask]]] = {}
+        """Since when, and on what."""
+        self.hung = 0
+        """Lanes that were given up."""
         self._scheduled = False
         self._linger: asyncio.TimerHandle | None = None
         self._linger_until = 0.0
@@ -157,7 +171,9 @@ class BatchQueue:
             return
         self.waiting.append(ask)
         self.busy += 1
-        if not self._scheduled:
+        if self.asleep:
+            self.wake()
+        elif not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
@@ -189,6 +205,38 @@ class BatchQueue:
         self._wanted_lanes = number
         self._schedule()
 
+    def give_up_hung(self) -> None:
+        """Put new lanes in the place of those whose run never ends. Called once a second."""
+        limit = self.batching.max_run
+        end = self._loop.time() - limit
+        for lane, (since, asks) in list(self._working.items()):
+            if since < end:
+                del self._working[lane]
+                self._lanes.remove(lane)
+                lane.close()
+                self.hung += 1
+                self.busy -= len(asks)
+                log.error("a replica hangs", seconds=limit, requests=len(asks))
+                for ask in asks:
+                    ask.fail(504, f"the run took longer than maxRun, {limit:g} s; send less")
+                self._schedule()
+        self._note_idle()
+
+    def awaken(self, model: OnnxModel) -> None:
+        """Go on with the model loaded anew."""
+        self.model = model
+        self.asleep = False
+        self._schedule()
+
+    def refuse_all(self, status: int, message: str) -> None:
+        """Fail everything that waits."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        self.busy -= len(waiting)
+        for ask in waiting:
+            ask.fail(status, message)
+        self._note_idle()
+
     async def drained(self) -> None:
         """Wait for the last request to end. Only when nobody can put one any more."""
         while self.busy:
@@ -210,7 +258,7 @@ class BatchQueue:
     def _turn(self) -> None:
         """Run what has come since the last turn."""
         self._scheduled = False
-        if not self.waiting:
+        if not self.waiting or self.asleep:
             return
         if self.in_loop and len(self._free) == len(self._lanes):
             asks = self._take(self.cost.rows_within(_TURN, self.most))
@@ -254,11 +302,9 @@ class BatchQueue:
 
     def _run_here(self, asks: list[Ask]) -> None:
         outcome = run(self.model, asks)
-        if isinstance(outcome, Batch):
-            seconds = outcome.ended - outcome.started
-            if seconds > _BREACH:
-                self._proof = min(self._proof * 2, 1 << 20)
-                self._short_runs = 0
+        if isinstance(outcome, Batch) and outcome.cost > _BREACH:
+            self._proof = min(self._proof * 2, 1 << 20)
+            self._short_runs = 0
         self._finish(asks, outcome)
 
     def _feed(self) -> None:
@@ -275,6 +321,7 @@ class BatchQueue:
             asks = self._take(self.cost.worthwhile(self.most))
             if asks:
                 lane = self._free.pop()
+                self._working[lane] = self._loop.time(), asks
                 then = partial(self._lane_done, lane, asks)
                 lane.submit(partial(run, self.model, asks), then)
 
@@ -303,6 +350,8 @@ class BatchQueue:
             self._linger = None
 
     def _lane_done(self, lane: Lane, asks: list[Ask], outcome: Batch | Exception) -> None:
+        if self._working.pop(lane, None) is None:
+            return  # it was given up, and its clients have their answer
         self._free.append(lane)
         cost, delay = self.cost, self.batching.max_delay
         if delay is None:
@@ -346,8 +395,8 @@ class BatchQueue:
 
     def _learn(self, batch: Batch) -> None:
         seconds = batch.ended - batch.started
-        self.cost.learn(batch.rows or 1, seconds)
-        self._short_runs = self._short_runs + 1 if seconds < _BREACH else 0
+        self.cost.learn(batch.rows or 1, batch.cost)
+        self._short_runs = self._short_runs + 1 if batch.cost < _BREACH else 0
         self.executions += 1
         runs, total = self.batches.get(batch.rows, (0, 0.0))
         self.batches[batch.rows] = runs + 1, total + seconds
@@ -357,12 +406,16 @@ class BatchQueue:
             self._idle.set()
 
 
+def _nobody() -> None:
+    raise AssertionError("a model sleeps and nobody can wake it up")
+
+
 def run(model: OnnxModel, asks: Sequence[Ask]) -> Batch | Exception:
     """Run several requests as one; in the loop or in a lane. What the model refuses comes back."""
     first = asks[0]
     rows = sum(ask.rows for ask in asks)
     try:
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), model.clock()
         if len(asks) == 1:
             inputs = first.inputs
         else:
@@ -370,13 +423,13 @@ def run(model: OnnxModel, asks: Sequence[Ask]) -> Batch | Exception:
                 np.concatenate(parts) for parts in zip(*(a.inputs for a in asks), strict=True)
             ]
         results = model.run(inputs, first.outputs)
-        ended = time.perf_counter()
+        ended, spent = time.perf_counter(), model.clock() - spent
     except Exception as error:
         return error
     if len(asks) > 1 and not all(each.ndim and each.shape[0] == rows for each in results):
         model.batches = False
         return RunError("the outputs have other rows than the inputs")
-    return Batch(results, rows or 1, started, ended)
+    return Batch(results, rows or 1, started, ended, spent)
 
 
 def _refuse(ask: Ask, error: Exception) -> None:

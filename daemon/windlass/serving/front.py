@@ -11,15 +11,17 @@ or ``1``, which stands for whatever is in force; any other is 404. A model that 
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 import structlog
 
+from windlass.serving.access import credential_of
 from windlass.serving.http import Exchange, Head, Limits, Reply, refusal, unpack
-from windlass.serving.inference import Form, Inference, form_of
+from windlass.serving.inference import Caller, Form, Inference, form_of
 from windlass.serving.metrics import Metrics
 from windlass.serving.pages import Pages
 from windlass.serving.rows import CSV, TEXT, LinesForm, RowsForm
@@ -39,6 +41,8 @@ class Route:
     """Of an inference: the name and, if the client insists, the version."""
     form: Form | Reply | None = None
     """Of an inference: how the body is made, or what is wrong; None if the body shows it."""
+    credential: str | None = None
+    """Of an inference: the API key in the head."""
 
 
 class Front:
@@ -110,8 +114,11 @@ class Front:
         def answer(reply: Reply) -> None:
             self._metrics.under_way -= 1
             exchange.reply(reply)
+            if self._limits.logged and random.random() < self._limits.logged:
+                _log(exchange, model[0], reply)
 
-        self._inference.submit(form, model, plain, exchange.begun, answer, exchange.still)
+        caller = Caller(answer, exchange.still, route.credential)
+        self._inference.submit(form, model, plain, exchange.begun, caller)
 
     def _reply(self, exchange: Exchange, reply: Reply) -> None:
         if exchange.begun:
@@ -150,7 +157,7 @@ class Front:
         found = self._infers(head, parts)
         if found is not None:
             if head.method == "POST":
-                return found
+                return replace(found, credential=credential_of(head.headers))
             return _not_allowed(head, "POST")
         page = self._pages.find(parts)
         if page is None:
@@ -170,6 +177,18 @@ class Front:
             case ["invocations"]:
                 return Route()
         return None
+
+
+def _log(exchange: Exchange, model: str, reply: Reply) -> None:
+    """One line of the access log, with the trace that the client belongs to, if it says so."""
+    log.info(
+        "request",
+        model=model,
+        status=reply.status,
+        seconds=round(time.perf_counter() - exchange.begun, 6),
+        bytes=len(reply.body),
+        traceparent=exchange.head.headers.get("traceparent", "")[:55],
+    )
 
 
 def _not_allowed(head: Head, allowed: str) -> Route:

@@ -63,6 +63,8 @@ class Limits:
     """Seconds that an idle connection is kept."""
     retry_after: int = 1
     """Seconds that a client is told to wait."""
+    logged: float = 0.0
+    """Share of the inference requests that the log tells of."""
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -20,12 +21,19 @@ HOME = "home"
 """In the state folder: its id, by which a restarted daemon is known."""
 
 
-async def open_store(settings: Settings) -> SqliteStore | PostgresStore:
-    """The store; the caller holds the state folder's lock. Raises StoreError."""
+async def open_store(
+    settings: Settings, on_error: Callable[[], None]
+) -> SqliteStore | PostgresStore:
+    """The store; the caller holds the state folder's lock. Raises StoreError.
+
+    ``on_error`` is called each time that a shared store does not answer.
+    """
     address = address_of(settings)
     if address is None:
         return await SqliteStore.open(settings.state / DATABASE)
-    return await PostgresStore.open(address, _member(settings))
+    store = await PostgresStore.open(address, _member(settings))
+    store.database.on_error = on_error
+    return store
 
 
 def address_of(settings: Settings) -> Address | None:

@@ -1,0 +1,88 @@
+"""What of an endpoint changes in place: replicas, weights, concurrency and tags. Pure.
+
+Compared with what is wanted (``diff``), and told to SageMaker without a new config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import JsonValue
+
+from windlass_adapters.base import Change, Found, Wanted
+from windlass_adapters.sagemaker.answers import Answer, number, part, parts, text
+from windlass_adapters.sagemaker.names import TRIED_TAG
+
+
+def detail_of(answer: Answer, tags: Mapping[str, str]) -> dict[str, JsonValue]:
+    """What the status shows, and ``diff`` compares."""
+    variants: dict[str, JsonValue] = {}
+    for variant in parts(answer, "ProductionVariants"):
+        serverless = part(variant, "DesiredServerlessConfig") or part(
+            variant, "CurrentServerlessConfig"
+        )
+        held: dict[str, JsonValue] = {
+            "weight": number(variant, "DesiredWeight"),
+            "replicas": whole(variant, "DesiredInstanceCount"),
+            "running": whole(variant, "CurrentInstanceCount"),
+        }
+        for name in ("MaxConcurrency", "ProvisionedConcurrency"):
+            held[name] = whole(serverless, name)
+        variants[text(variant, "VariantName")] = {k: v for k, v in held.items() if v is not None}
+    shown = {key: value for key, value in tags.items() if key != TRIED_TAG}
+    return {
+        "status": text(answer, "EndpointStatus"),
+        "config": text(answer, "EndpointConfigName"),
+        "variants": variants,
+        "tags": dict(shown),
+    }
+
+
+def whole(answer: Answer, name: str) -> int | None:
+    found = number(answer, name)
+    return None if found is None else int(found)
+
+
+def in_place(wanted: Wanted, answer: Answer) -> Iterator[dict[str, object]]:
+    """What UpdateEndpointWeightsAndCapacities must be told, fleet by fleet."""
+    detail = detail_of(answer, {})["variants"]
+    desired = wanted.body["variants"]
+    assert isinstance(detail, dict)
+    assert isinstance(desired, dict)
+    for name, fields in desired.items():
+        held = detail.get(name)
+        if not isinstance(held, dict) or not isinstance(fields, dict):
+            continue
+        if all(held.get(field) == value for field, value in fields.items()):
+            continue
+        change: dict[str, object] = {"VariantName": name, "DesiredWeight": fields["weight"]}
+        if "replicas" in fields:
+            change["DesiredInstanceCount"] = fields["replicas"]
+        serverless = {k: v for k, v in fields.items() if k.endswith("Concurrency")}
+        if serverless:
+            change["ServerlessUpdateConfig"] = serverless
+        yield change
+
+
+def endpoint_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
+    """What the endpoint holds otherwise than wanted, beside its config."""
+    held = found.detail.get("endpoint")
+    desired, tags = wanted.body["variants"], wanted.body["tags"]
+    if not isinstance(held, dict) or not isinstance(desired, dict) or not isinstance(tags, dict):
+        return
+    variants, labels = held.get("variants"), held.get("tags")
+    assert isinstance(variants, dict)
+    assert isinstance(labels, dict)
+    for name, fields in desired.items():
+        now = variants.get(name)
+        if not isinstance(fields, dict) or not isinstance(now, dict):
+            continue
+        for field, value in fields.items():
+            if now.get(field) != value:
+                path = f"/spec/options/variants/{name}/{field}"
+                if len(desired) == 1 and field == "replicas":
+                    path = "/spec/replicas"
+                yield Change(path, now.get(field), value)
+    for key, value in tags.items():
+        if labels.get(key) != value:
+            yield Change(f"/tags/{key}", labels.get(key), value)
