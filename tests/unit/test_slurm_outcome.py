@@ -107,14 +107,12 @@ def test_missing_from_the_queue_is_not_done() -> None:
 
 def test_a_run_that_was_told_to_stop_is_not_the_programs_failure() -> None:
     """The queue has forgotten why; its own record knows what it heard."""
-    heard = {"ends": {"": ["143", "12", "0", "term"]}}
-    assert verdict(Evidence(record=record(**heard))) == (Kind.BAD, Reason.INTERRUPTED, False)
-    heard = {"ends": {"": ["143", "12", "0", "time"]}}
+    told = record(ends={"": ["143", "12", "0", "term"]})
+    assert verdict(Evidence(record=told)) == (Kind.BAD, Reason.INTERRUPTED, False)
+    told = record(ends={"": ["143", "12", "0", "time"]})
     late = (Kind.BAD, Reason.TIME_LIMIT_EXCEEDED, True)
-    assert verdict(Evidence(record=record(**heard))) == late
-    assert judge(Evidence(rows=[row("PREEMPTED")], record=record(**heard))).reason is (
-        Reason.PREEMPTED
-    )
+    assert verdict(Evidence(record=told)) == late
+    assert judge(Evidence(rows=[row("PREEMPTED")], record=told)).reason is (Reason.PREEMPTED)
 
 
 def test_completed_without_a_record_is_no_success() -> None:
