@@ -121,7 +121,7 @@ class TestStop:
     ) -> None:
         serving.deploy("m", onnx_models.loop(tmp_path / "m.onnx"))
         port = serving.port
-        body = {"inputs": [tensor("rounds", "INT64", [1], [700_000])]}
+        body = {"inputs": [tensor("rounds", "INT64", [1], [300_000])]}
         with ThreadPoolExecutor() as pool:
             slow = [pool.submit(serving.infer, "m", body) for _ in range(6)]
             until(lambda: under_way(serving) == 6, "six requests run or wait")

@@ -13,9 +13,14 @@
     cost, lanes  what a run costs; the threads of heavy models
     model        one loaded ONNX model
     tensors      the protocol's datatypes, pure
+    grpc_v2      the protocol over gRPC, on a port of its own
+    access       who may ask; usage, who has asked how often
+    served       a loaded version, and a Deployment's versions
+    scaling      how many replicas a load needs, pure
+    rollout      whether a new version does well enough, pure; shadow, copies of requests
     deployments  which version of what is in force: load, swap, drain
     admin        HTTP on a unix socket: what the local adapter calls at hops 5 and 7
-    orders       what it says there
+    orders       what it says there; members, how its members are checked
     numbers      counters; metrics, the page for Prometheus
 
 Nothing here imports the rest of the daemon, and the daemon imports nothing from here: they meet on

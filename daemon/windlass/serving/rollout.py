@@ -12,6 +12,9 @@ from typing import Literal, NamedTuple
 
 from windlass.serving.numbers import BUCKETS, Runs
 
+_FOR_LATENCY = 100
+"""Answers of each version before their latencies are compared: chance decides with fewer."""
+
 Way = Literal["canary", "shadow"]
 
 
@@ -71,7 +74,7 @@ class Trial:
         if now - self._began < rollout.duration:
             return None
         slow, fast = _p95(ours), _p95(theirs)
-        enough = theirs.answers >= rollout.min_requests and rollout.way == "canary"
+        enough = min(ours.answers, theirs.answers) >= _FOR_LATENCY and rollout.way == "canary"
         if enough and slow > fast * rollout.max_latency_ratio and slow > BUCKETS[0]:
             return (
                 f"the {rollout.way} has a 95th percentile of {slow * 1000:g} ms; the old version"
