@@ -105,7 +105,7 @@ async def test_schema_is_printed_or_written(tmp_path: Path) -> None:
     assert job["title"] == "Job"
     assert "oneOf" in json.loads((await windlass("schema")).out)
     written = await windlass("schema", "--write", str(tmp_path / "out"))
-    assert len(written.out.splitlines()) == 5
+    assert len(written.out.splitlines()) == 6
     assert json.loads((tmp_path / "out/job.schema.json").read_text()) == job
 
 
