@@ -16,6 +16,8 @@ from rig.postgres import Postgres, running_postgres
 
 COUNT = 15
 
+pytestmark = pytest.mark.timeout(1200)
+
 
 @pytest.fixture(scope="module")
 def durable() -> Iterator[Postgres]:

@@ -28,6 +28,7 @@ from windlass_adapters.testing.schedules import FAULTS, Depth, Theatre
 from windlass_adapters.testing.stories import STORIES, Story
 
 pytestmark = [
+    pytest.mark.timeout(600),
     pytest.mark.usefixtures("quiet", "worlds"),
     # A daemon that is killed here leaves its connections as they are, as the system would.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

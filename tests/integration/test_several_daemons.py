@@ -17,6 +17,8 @@ from windlass_schemas import Reason
 
 COUNT = 15
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture
 def sharing(postgres: Postgres, tmp_path: Path) -> Iterator[Crew]:
