@@ -101,6 +101,8 @@ class Controller:
         self._all_heard = asyncio.Event()
         if not sources:
             self._all_heard.set()
+        self._vacancy = asyncio.Event()
+        """Set when another daemon has left what only one does."""
         self.following: set[str] = set()
         """Sources that this daemon follows now; the others, another one does."""
         self.source_errors: dict[str, str] = {}
@@ -152,7 +154,7 @@ class Controller:
         if self._roster is None:
             await work()
         else:
-            await while_held(self._roster, lease, work, self._stand_by)
+            await while_held(self._roster, lease, work, self._stand_by, self._vacancy)
 
     def _stand_by(self) -> None:
         """Another daemon follows a source: this one need not wait for its first word."""
@@ -178,6 +180,8 @@ class Controller:
                 if what == "events":
                     self._outbox_grew.set()
                     self._bus.wake()
+                if what == "left":
+                    self._vacancy.set()
                 if self._shared is not None:
                     self._shared.hint()
 

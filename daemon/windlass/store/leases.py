@@ -172,7 +172,7 @@ class Leases(Roster):
         await self._rows("free")
         await self._rows("free_leases")
         await self._rows("retire")
-        await self._rows("notify", what="due")
+        await self._rows("notify", what="left")
 
 
 def _put(heard: asyncio.Queue[str], what: str) -> None:

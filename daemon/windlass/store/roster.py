@@ -139,7 +139,10 @@ class Roster(Protocol):
 
     @abstractmethod
     def hints(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
-        """What others say has happened: ``due``, ``events``. May lose any; look by yourself too."""
+        """What others say has happened: ``due``, ``events``, ``left``.
+
+        Any may get lost: look by yourself too.
+        """
 
     @abstractmethod
     async def leave(self) -> None:
