@@ -165,6 +165,8 @@ class Controller:
         while True:
             try:
                 self._metrics.sharing.held.set(await roster.beat())
+                if self._shared is not None:
+                    await self._shared.recollect()
                 self.store_error = ""
             except LeaseLostError:
                 raise

@@ -12,6 +12,8 @@ import pytest
 
 from rig.postgres import Postgres, member
 from rig.world import deployment, job, model
+from windlass.agenda import SharedAgenda
+from windlass.metrics import Metrics
 from windlass.priority import Priority
 from windlass.store.address import Address
 from windlass.store.base import (
@@ -27,6 +29,7 @@ from windlass.store.base import (
 )
 from windlass.store.postgres import PostgresStore
 from windlass.store.roster import Roster
+from windlass.workqueue import WorkQueue
 from windlass_adapters.testing.documents import kept_file
 from windlass_schemas import (
     CONDITION_EVENT,
@@ -275,6 +278,20 @@ async def test_a_silent_daemon_s_locks_are_broken(two: Two, postgres: Postgres) 
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
         await stopped.execute("COMMIT")
     stopped.terminate()
+
+
+async def test_what_was_taken_and_never_heard_of_is_found_in_the_books(two: Two) -> None:
+    """The answer to a take got lost: the rows are ours, and nobody else will see to them."""
+    a = await two.daemon("a")
+    await two.declare(a, job())
+    await taken(a)
+    metrics = Metrics()
+    queue = WorkQueue(lambda key: ("", 8), metrics.workqueue)
+    agenda = SharedAgenda(roster(a), queue, lambda key, lane: None, metrics.sharing)
+    await agenda.recollect()
+    assert queue.holds(TRAIN)
+    await agenda.recollect()
+    assert len(queue) == 1
 
 
 async def test_all_see_who_shares_the_store(two: Two) -> None:
