@@ -52,6 +52,10 @@ format: install-dev ## mend what ruff can mend
 bench: install-dev ## measure: the story in seconds, memory, requests a second
 	@for bench in tests/bench/*.py; do PYTHONPATH=tests $(BIN)/python $$bench || exit 1; done
 
+.PHONY: bench-serving
+bench-serving: install-dev ## measure serving beside other model servers; writes the table and the plot
+	@PYTHONPATH=tests $(BIN)/python -m bench.serving.bench_serving --write
+
 .PHONY: test-fresh
 test-fresh: ## the README in a bare Debian root (needs root and debootstrap; takes minutes)
 	@python3 tests/rig/fresh_debian.py

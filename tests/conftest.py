@@ -14,6 +14,16 @@ from rig.rabbitmq import Broker, running_broker
 from windlass_adapters.testing.schedules import TALLY
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the scenarios of SageMaker are played."""
+    parser.addoption(
+        "--target",
+        choices=("double", "aws"),
+        default="double",
+        help="SageMaker scenarios: on the double, or on a real account (costs money)",
+    )
+
+
 def pytest_configure() -> None:
     """Say that no event loop is set: else asking for one makes one that nobody closes.
 
@@ -52,4 +62,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if TALLY.schedules or TALLY.interleavings:
         terminalreporter.write_line(
             f"schedules {TALLY.schedules:,}, interleavings {TALLY.interleavings:,}"
+            f" (for at least {TALLY.orders:,} orders of steps)"
         )

@@ -14,9 +14,9 @@ this file, one entry-point line under ``windlass.adapters``, and ``windlass_adap
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
@@ -144,11 +144,14 @@ class Found:
     message: str = ""
     """The backend's own words."""
     attempt_counts: bool = True
-    """False when a run FAILED through no fault of its own: the machine stopped, say."""
+    """False when it failed through no fault of its own: the machine stopped, or there was no
+    capacity. A run gets another attempt; what lasts is tried again later."""
     outputs: Mapping[str, Artifact] = field(default_factory=dict)
     signature: Signature | None = None
     url: str | None = None
     detail: Mapping[str, JsonValue] = field(default_factory=dict)
+    retire: str = ""
+    """Why it should be taken down now, though it is still declared: its time is over."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ class Unknown:
     """Nobody knows: the question failed. Never to be read as absent."""
 
     message: str
+    reason: Reason = Reason.BACKEND_UNAVAILABLE
 
 
 Observation = Found | Absent | Unknown
@@ -210,6 +214,11 @@ class Capabilities:
     """How many objects of this target may be worked on at once."""
     preempts: bool = False
     """Whether a newer update may be sent while one is under way."""
+    by_name: bool = False
+    """Whether a question by name alone is answered for certain, also for what we only meant to
+    make. Then nothing is looked up by owner, which may be slow or late."""
+    adopts: bool = False
+    """Whether a create under ``policy.adopt`` takes over what it finds under its name."""
     daemon: str | None = None
     """What it holds can be reached from one daemon's host only: that daemon's name, or empty for
     whichever opens the target first. None: every daemon reaches it."""
@@ -225,6 +234,8 @@ class AdapterContext:
     state: Path
     """A folder of this target's own; kept over restarts."""
     artifacts: ArtifactStore
+    keys: Path | None = None
+    """File with the hashes of API keys, for adapters that serve models themselves."""
 
 
 class Adapter(Protocol):
@@ -289,6 +300,66 @@ class Adapter(Protocol):
     async def __aexit__(self, *exc: object) -> None: ...
 
 
+@runtime_checkable
+class ChecksSpecs(Protocol):
+    """An adapter that can tell from a spec alone that it will refuse it."""
+
+    @staticmethod
+    @abstractmethod
+    def faults(resource: Resource) -> Iterable[tuple[str, str]]:
+        """(field, what is wrong and what to write instead), of any kind but Target. Pure."""
+
+
+@runtime_checkable
+class CountsCalls(Protocol):
+    """An adapter that counts what it asks of a remote API: for the metric, and for budgets."""
+
+    @abstractmethod
+    def api_calls(self) -> Mapping[tuple[str, str], int]:
+        """Calls so far, by operation and result: ``ok``, or a word for what went wrong."""
+
+
+@runtime_checkable
+class Estimates(Protocol):
+    """An adapter whose externals cost money, or leave something behind."""
+
+    @abstractmethod
+    def cost(self, wanted: Sequence[Wanted]) -> str:
+        """What these cost while they are there, in one line for people; empty for nothing."""
+
+    @abstractmethod
+    def remains(self, wanted: Sequence[Wanted], *, orphaned: bool) -> str:
+        """What is there still after their removal, in one line for people; empty for nothing."""
+
+
+class Orphan(NamedTuple):
+    """Something that this installation made and no object declares."""
+
+    role: str
+    name: str
+    ref: str
+    """The object that it was made for: ``Kind/namespace/name``."""
+    since: datetime | None
+    """When it was made."""
+    cost: str
+    """What it costs, for people; empty for nothing."""
+    free: bool
+    """Whether it costs nothing and nothing uses it, so that it may simply go."""
+
+
+@runtime_checkable
+class FindsOrphans(Protocol):
+    """An adapter that can tell what no object declares any more."""
+
+    @abstractmethod
+    async def orphans(self, living: Collection[Owner]) -> Sequence[Orphan]:
+        """What of this installation belongs to none of the living."""
+
+    @abstractmethod
+    async def collect(self, orphan: Orphan) -> None:
+        """Remove an orphan that is free; it is looked at once more before."""
+
+
 class LogChunk(NamedTuple):
     """A piece of a run's output."""
 
@@ -315,6 +386,10 @@ class InferReply(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+SERVING_ROLES = frozenset({"server", "endpoint"})
+"""Roles of externals that answer inference requests."""
 
 
 @runtime_checkable

@@ -32,6 +32,7 @@ from windlass.bus.local import LocalBus
 from windlass.checks import adapter_check
 from windlass.controller import Controller
 from windlass.metrics import Metrics
+from windlass.orphans import Orphans
 from windlass.reading import Reading
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
@@ -49,6 +50,8 @@ from windlass_schemas import Key
 LOCK = "windlass.lock"
 GARBAGE = (50_000, 20, 20)
 """Thresholds of the garbage collector."""
+READ = "read.db"
+"""In the state folder: what was read of the specs; may be removed at any time."""
 ENDPOINT = "daemon.json"
 """In the state folder: where the daemon that runs on it answers."""
 
@@ -78,6 +81,7 @@ class Daemon(Runtime):
         self._registry = registry
         self._source = source
         self._bus = LocalBus()
+        self.orphans = Orphans(store, targets, metrics)
         reconciler = Reconciler(store, targets, self._metrics.reconcile)
         self.controller = Controller(reconciler, targets, [source], self._bus, self._metrics)
 
@@ -96,6 +100,8 @@ class Daemon(Runtime):
 
     @property
     def metrics(self) -> Metrics:
+        for target, calls in self._targets.api_calls():
+            self._metrics.count_api_calls(target, calls)
         return self._metrics
 
     def enqueue(self, keys: Iterable[Key]) -> None:
@@ -170,7 +176,11 @@ async def _compose(path: Path, worktree: bool, settings: Settings) -> AsyncItera
     registry, metrics = Registry(), Metrics()
     artifacts = ArtifactStore(settings.artifacts or settings.state / "artifacts")
     source = await open_source(
-        path, worktree=worktree, keep=artifacts.put_stream, check=adapter_check(registry)
+        path,
+        worktree=worktree,
+        keep=artifacts.put_stream,
+        check=adapter_check(registry),
+        cache=settings.state / READ,
     )
     store = await open_store(settings, metrics.sharing.database_errors.inc)
     targets = Targets(
@@ -195,6 +205,7 @@ async def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) ->
     with _signals(stop):
         async with asyncio.TaskGroup() as group:
             group.create_task(serve(create_app(daemon), listener, api_stop))
+            group.create_task(daemon.orphans.run(api_stop))
             try:
                 _log.info(
                     "windlass is up",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from windlass.registry import Registry
-from windlass_adapters.base import Adapter, AdapterError
+from windlass_adapters.base import Adapter, AdapterError, ChecksSpecs
 from windlass_schemas import BUILT_IN_TARGET, DEFAULT_NAMESPACE, Key, Resource, Target
 
 BUILT_IN_ADAPTER = "local"
@@ -40,6 +40,8 @@ def adapter_check(registry: Registry) -> Callable[[Resource, Lookup], Iterable[F
             yield "spec.target", f"the adapter {name} takes no {resource.kind}; it takes {kinds}"
         else:
             yield from _faults(options, resource.spec.options, "spec.options")
+            if isinstance(adapter, ChecksSpecs):
+                yield from adapter.faults(resource)
 
     return check
 

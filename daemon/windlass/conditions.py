@@ -125,7 +125,7 @@ def _statements(
         ("Reconciling", _truth(verdict.reconciling), verdict.reason, verdict.message),
         ("Stalled", _truth(verdict.stalled), reason, message),
     ]
-    if object_.key.kind == "Job":
+    if object_.key.kind in ("Job", "Sweep"):
         found.append(("Succeeded", verdict.ready, verdict.reason, verdict.message))
     return found
 

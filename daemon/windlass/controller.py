@@ -18,12 +18,12 @@ from windlass.priority import Priority
 from windlass.reconciler import Reconciler
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.standing import while_held
-from windlass.store.base import Applied, LeaseLostError, Object, Snapshot, StoreError
+from windlass.store.base import Applied, LeaseLostError, Snapshot, StoreError
 from windlass.store.declaring import lane_of
 from windlass.store.roster import Roster, source_lease, source_of
 from windlass.targets import Targets
 from windlass.workqueue import QueueClosed, WorkQueue
-from windlass_schemas import Key, Resource, key_of
+from windlass_schemas import Key
 
 STORE_RETRY = 5.0
 """Seconds until a write is tried again that the store did not take."""
@@ -52,11 +52,7 @@ class Lanes:
         self._targets = targets
         self._lanes: dict[Key, str] = {}
 
-    def put(self, resource: Resource) -> None:
-        """Take note of where a resource is to run."""
-        self.put_lane(key_of(resource), lane_of(resource))
-
-    def put_lane(self, key: Key, lane: str) -> None:
+    def put(self, key: Key, lane: str) -> None:
         """Take note of where an object is to run."""
         self._lanes[key] = lane
 
@@ -89,7 +85,7 @@ class Controller:
         self._store_retry = STORE_RETRY if self._roster is None else AWAY_RETRY
         self._shared: SharedAgenda | None = None
         if self._roster is not None:
-            lane = self._lanes.put_lane
+            lane = self._lanes.put
             self._shared = SharedAgenda(self._roster, self.queue, lane, metrics.sharing)
         self._agenda: Agenda = self._shared or OwnAgenda(self._store, self.queue)
         self._outbox_grew = asyncio.Event()
@@ -213,10 +209,10 @@ class Controller:
                 await self._all_heard.wait()
         while True:
             try:
-                found = await self._store.list()
-                for object_ in found:
-                    self._lanes.put(object_.resource)
-                await self._agenda.begin([object_.key for object_ in await self._mine(found)])
+                found = await self._store.placed()
+                for key, lane in found:
+                    self._lanes.put(key, lane)
+                await self._agenda.begin([key for key, _ in await self._mine(found)])
             except StoreError as error:
                 self.store_error = str(error)
                 _log.error("objects not read; trying again", error=str(error))
@@ -224,15 +220,15 @@ class Controller:
             else:
                 return
 
-    async def _mine(self, objects: Sequence[Object]) -> Sequence[Object]:
+    async def _mine(self, found: Sequence[tuple[Key, str]]) -> Sequence[tuple[Key, str]]:
         """What is looked at by this start: with others at work, only what lives on this host."""
         if self._roster is None:
-            return objects
+            return found
         alive = [each for each in await self._roster.colleagues() if each.alive]
         if len(alive) < 2:
-            return objects
+            return found
         me = next(each for each in alive if each.name == self._roster.name)
-        return [object_ for object_ in objects if lane_of(object_.resource) in me.targets]
+        return [(key, lane) for key, lane in found if lane in me.targets]
 
     async def _follow(self, source: Source) -> None:
         async def work() -> None:
@@ -279,8 +275,6 @@ class Controller:
 
     async def _take(self, snapshot: Snapshot) -> None:
         """Write a snapshot, however long the store refuses it; a newer one comes after it."""
-        for document in snapshot.documents:
-            self._lanes.put(document.resource)
         async with self._taking:
             self._snapshots[snapshot.source] = snapshot
             applied = await self._apply(snapshot)
@@ -312,6 +306,10 @@ class Controller:
                 await asyncio.sleep(self._store_retry)
             else:
                 self.store_error = ""
+                changed = frozenset(applied.changed)
+                for document in snapshot.documents:
+                    if document.key in changed:
+                        self._lanes.put(document.key, lane_of(document.resource))
                 return applied
 
     async def _tell_notes(self) -> None:

@@ -6,12 +6,25 @@ everything that those refer to in turn. What it takes from them arrives as artif
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from windlass.plan import Blocker
 from windlass.reading import Reading
 from windlass.store.base import Object
-from windlass_schemas import BUILT_IN_TARGET, Artifact, Key, Reference, references_of
+from windlass_adapters.base import TerminalError
+from windlass_schemas import (
+    BEST_PARAMS,
+    BUILT_IN_TARGET,
+    Artifact,
+    Job,
+    Key,
+    Reason,
+    Reference,
+    Resource,
+    references_of,
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +34,28 @@ class Resolution:
     blockers: tuple[Blocker, ...]
     inputs: dict[str, Artifact]
     """By ``Reference.slot``; complete only without blockers."""
+
+
+def with_best_params(resource: Resource, inputs: Mapping[str, Artifact]) -> Resource:
+    """A Job with the params that its ``bestOf`` has found; its own come first.
+
+    Raises TerminalError when the Sweep's output cannot be read.
+    """
+    if not isinstance(resource, Job) or resource.spec.best_of is None:
+        return resource
+    sweep = Key("Sweep", resource.metadata.namespace, resource.spec.best_of)
+    found = inputs.get(Reference(sweep, "spec.bestOf", BEST_PARAMS).slot)
+    try:
+        best = json.loads((found.text if found else None) or "null")
+        params = {**best, **resource.spec.params}
+        document = resource.model_dump(exclude={"spec": {"params", "best_of"}})
+        document["spec"] |= {"params": params}
+        return Job.model_validate(document)
+    except (ValueError, TypeError) as error:
+        raise TerminalError(
+            f"spec.bestOf: the best params of {sweep.short} cannot be taken ({error})",
+            reason=Reason.INVALID_ARTIFACT,
+        ) from None
 
 
 async def resolve(reading: Reading, object_: Object) -> Resolution:

@@ -8,6 +8,7 @@ No metric carries an object's name, so that the number of series does not grow w
 from __future__ import annotations
 
 from collections import Counter as Tally
+from collections.abc import Mapping
 from datetime import datetime
 
 from prometheus_client import (
@@ -148,6 +149,18 @@ class Metrics:
         self.source_faults = Gauge(
             "windlass_source_faults", "Faults in the newest documents.", registry=self.registry
         )
+        self.orphans = Gauge(
+            "windlass_orphans",
+            "Things in a backend that cost money and that no object declares, by target.",
+            ["target"],
+            registry=self.registry,
+        )
+        self.api_calls = Gauge(
+            "windlass_api_calls",
+            "Calls of adapters to remote APIs since the start, by target, operation and result.",
+            ["target", "operation", "result"],
+            registry=self.registry,
+        )
         ProcessCollector(registry=self.registry)
 
     async def refresh(self, store: Store, now: datetime) -> None:
@@ -165,6 +178,11 @@ class Metrics:
         waiting = await store.unpublished(1)
         lag = (now - waiting[0][1].time).total_seconds() if waiting else 0.0
         self.outbox_lag.set(max(lag, 0.0))
+
+    def count_api_calls(self, target: str, calls: Mapping[tuple[str, str], int]) -> None:
+        """Take over what an adapter has counted."""
+        for (operation, result), count in calls.items():
+            self.api_calls.labels(target, operation, result).set(count)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""

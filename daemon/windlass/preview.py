@@ -34,7 +34,7 @@ from windlass.store.opening import address_of
 from windlass.store.sqlite import DATABASE, SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
-from windlass_adapters.base import AdapterError, Create
+from windlass_adapters.base import AdapterError, Create, Estimates
 from windlass_schemas import Key, Target, dump_resource
 
 Verb = Literal["create", "run", "update", "delete", "wait", "keep"]
@@ -76,7 +76,7 @@ async def preview(path: Path | None, *, worktree: bool, settings: Settings) -> S
         )
         reconciler = Reconciler(store, targets, metrics.reconcile)
         try:
-            found = [await _look(reconciler, object_) for object_ in await store.list()]
+            found = [await _look(reconciler, targets, object_) for object_ in await store.list()]
         finally:
             await targets.close()
     changing = {each.object.key for each in found if each.plan is None or each.plan.steps}
@@ -91,19 +91,45 @@ class _Look:
     situation: Situation | None = None
     plan: Plan | None = None
     error: str = ""
+    money: str = ""
+    """What it would cost, or what would be left of it; empty for nothing."""
 
 
-async def _look(reconciler: Reconciler, object_: Object) -> _Look:
+async def _look(reconciler: Reconciler, targets: Targets, object_: Object) -> _Look:
     try:
         situation = await reconciler.situations.of(object_, Reading(reconciler.store))
     except AdapterError as error:
         return _Look(object_, error=str(error))
-    return _Look(object_, situation, plan(situation))
+    decided = plan(situation)
+    return _Look(
+        object_,
+        situation,
+        decided,
+        money=await _money(targets, Reading(reconciler.store), decided, situation),
+    )
+
+
+async def _money(targets: Targets, reading: Reading, decided: Plan, situation: Situation) -> str:
+    """In the words of the adapter, of what is going to change."""
+    object_ = situation.object
+    if not decided.steps and not decided.finalize:
+        return ""
+    try:
+        adapter = (await targets.of(object_, reading)).adapter
+    except AdapterError:
+        return ""
+    if not isinstance(adapter, Estimates):
+        return ""
+    if object_.deleting_since is None:
+        return adapter.cost(situation.wanted)
+    held = [record.wanted for record in object_.externals]
+    policy = object_.resource.policy
+    return adapter.remains(held, orphaned=policy.on_delete == "orphan" or policy.adopt)
 
 
 def _in_order(found: Sequence[_Look]) -> Sequence[_Look]:
     """What is needed first comes first."""
-    rank = {"Target": 0, "Job": 1, "Model": 2, "Deployment": 3}
+    rank = {"Target": 0, "Sweep": 1, "Job": 2, "Model": 3, "Deployment": 4}
     return sorted(found, key=lambda look: (rank.get(look.object.key.kind, 9), look.object.key))
 
 
@@ -111,6 +137,8 @@ def _preview(look: _Look, before: Object | None, changing: set[Key]) -> Preview:
     object_ = look.object
     target = "" if isinstance(object_.resource, Target) else object_.resource.spec.target
     details = tuple(_differences(before, object_))
+    if look.money:
+        details = (*details, look.money)
     if look.plan is None or look.situation is None:
         return Preview(object_.key, "keep", target, details, look.error)
     verb: Verb = "keep"

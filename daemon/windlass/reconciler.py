@@ -25,6 +25,7 @@ from windlass.store.base import (
     AwayError,
     Claim,
     ExternalRecord,
+    ExternalTakenError,
     LeaseLostError,
     Next,
     Object,
@@ -33,7 +34,15 @@ from windlass.store.base import (
     Store,
 )
 from windlass.targets import ElsewhereError, OpenTarget, Targets
-from windlass_adapters.base import AdapterError, Create, Found, Owner, TransientError
+from windlass_adapters.base import (
+    AdapterError,
+    Create,
+    Found,
+    Owner,
+    TerminalError,
+    TransientError,
+    Unknown,
+)
 from windlass_schemas import Key, Reason
 
 _log = structlog.get_logger("windlass.reconciler")
@@ -74,6 +83,9 @@ class Reconciler:
             return Result(None)
         except AdapterError as error:
             outcome, result = fail(claim.object, error, pass_, self._draw)
+        except ExternalTakenError as error:
+            taken = TerminalError(str(error), reason=Reason.CONFLICT)
+            outcome, result = fail(claim.object, taken, pass_, self._draw)
         except (LeaseLostError, AwayError):
             # Somebody else has the object now, or nobody can say; what was done is in the books.
             raise
@@ -136,14 +148,25 @@ async def _apply(target: OpenTarget, owner: Owner, step: Step) -> ExternalRecord
         return intent
     found: Found | None = None
     if isinstance(action, Create):
-        name = (action.wanted.role, action.wanted.name)
-        held = await target.find(owner)
-        found = next((f for f in held if (f.external.role, f.external.name) == name), None)
+        found = await _held(target, owner, intent)
     if found is None:
         found = await target.apply(owner, action)
     return replace(
         intent, state=RecordState.CREATED, external_id=found.external.external_id, absent_since=None
     )
+
+
+async def _held(target: OpenTarget, owner: Owner, intent: ExternalRecord) -> Found | None:
+    """What the owner holds already of what is to be made. Raises when nobody can tell."""
+    if not target.capabilities.by_name:
+        name = (intent.wanted.role, intent.wanted.name)
+        held = await target.find(owner)
+        return next((f for f in held if (f.external.role, f.external.name) == name), None)
+    seen = (await target.observe(owner, [intent.external]))[intent.external]
+    if isinstance(seen, Unknown):
+        raise TransientError(seen.message, reason=seen.reason)
+    ours = isinstance(seen, Found) and seen.owner_uid == owner.uid
+    return seen if isinstance(seen, Found) and ours else None
 
 
 def _untouched(object_: Object, home: str) -> Outcome:

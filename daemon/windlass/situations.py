@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from windlass.clock import Clock
-from windlass.dependencies import Resolution, resolve
+from windlass.dependencies import Resolution, resolve, with_best_params
 from windlass.plan import Dependent, Situation
 from windlass.reading import Reading
 from windlass.store.base import ExternalRecord, Object, RecordState, Store
@@ -160,8 +160,12 @@ def _wanted(
     """What must exist, or why the adapter cannot serve the spec."""
     if resolution.blockers or isinstance(object_.resource, Target):
         return (), None
-    desired = Desired(owner, object_.resource, object_.files, resolution.inputs)
+    if object_.resource.policy.adopt and not target.capabilities.adopts:
+        message = f"policy.adopt: {target.id} cannot take over what it did not make; leave it out"
+        return (), (Reason.INVALID_SPEC, message)
     try:
+        resource = with_best_params(object_.resource, resolution.inputs)
+        desired = Desired(owner, resource, object_.files, resolution.inputs)
         return target.adapter.normalise(desired), None
     except TerminalError as error:
         return (), (error.reason, str(error))
@@ -171,6 +175,9 @@ async def _look_up(
     target: OpenTarget, owner: Owner, intended: Sequence[ExternalRecord]
 ) -> dict[tuple[str, str, str], Observation]:
     """Ask by owner: we meant to make these, and do not know whether we did."""
+    if target.capabilities.by_name:
+        answers = await target.observe(owner, [record.external for record in intended])
+        return {record.name: _only_ours(answers[record.external], owner) for record in intended}
     try:
         held = await target.find(owner)
     except AdapterError as error:
@@ -179,12 +186,18 @@ async def _look_up(
     return {r.name: found.get((r.wanted.role, r.wanted.name), Absent()) for r in intended}
 
 
+def _only_ours(seen: Observation, owner: Owner) -> Observation:
+    """What we only meant to make and is another's, was not made by us."""
+    return Absent() if isinstance(seen, Found) and seen.owner_uid != owner.uid else seen
+
+
 def _if_ours(seen: Observation, owner: Owner) -> Observation:
     """The uid decides, not the name: another's is neither ours nor absent."""
     if isinstance(seen, Found) and seen.owner_uid not in (None, owner.uid):
         external = seen.external
         return Unknown(
             f"{external.role} {external.name} belongs to another object"
-            f" (uid {seen.owner_uid}); remove that one or use another name"
+            f" (uid {seen.owner_uid}); remove that one or use another name",
+            Reason.CONFLICT,
         )
     return seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from prometheus_client import Counter
 from pydantic import JsonValue
 
 from windlass.checks import BUILT_IN_ADAPTER
+from windlass.keys import KEY_FILE
 from windlass.observer import Observer
 from windlass.reading import Reading
 from windlass.registry import Registry, check_fields
@@ -23,8 +24,10 @@ from windlass_adapters.base import (
     AdapterError,
     AmbiguousError,
     Capabilities,
+    CountsCalls,
     Create,
     External,
+    FindsOrphans,
     Found,
     Observation,
     Owner,
@@ -176,6 +179,18 @@ class Targets:
         namespace, _, name = id_.partition("/")
         return await self.named(namespace, name, reading)
 
+    def api_calls(self) -> Iterator[tuple[str, Mapping[tuple[str, str], int]]]:
+        """Target and counted calls of each open adapter that counts them."""
+        for id_, target in self._open.items():
+            if isinstance(target.adapter, CountsCalls):
+                yield id_, target.adapter.api_calls()
+
+    def finding_orphans(self) -> Iterator[tuple[str, FindsOrphans]]:
+        """Target and adapter of each open one that can tell what nobody declares."""
+        for id_, target in list(self._open.items()):
+            if isinstance(target.adapter, FindsOrphans):
+                yield id_, target.adapter
+
     def capabilities(self, id_: str) -> Capabilities | None:
         """Of a target that is open already."""
         found = self._open.get(id_)
@@ -199,6 +214,7 @@ class Targets:
                 target=id_,
                 state=self._folder / id_,
                 artifacts=self._artifacts,
+                keys=(self._folder.parent / KEY_FILE).absolute(),
             )
             unopened = kind(context, checked)
             try:

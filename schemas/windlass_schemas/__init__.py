@@ -13,7 +13,7 @@ from windlass_schemas.deployment import (
     Stabilisation,
 )
 from windlass_schemas.events import CONDITION_EVENT, DELETED_EVENT, CloudEvent, ConditionData
-from windlass_schemas.job import Job, JobInput, JobSpec
+from windlass_schemas.job import BEST_PARAMS, Job, JobInput, JobSpec
 from windlass_schemas.key import DEFAULT_NAMESPACE, Key
 from windlass_schemas.metadata import Metadata
 from windlass_schemas.model import Model, ModelSource, ModelSpec
@@ -30,7 +30,7 @@ from windlass_schemas.resource import (
     parse_resource,
     references_of,
 )
-from windlass_schemas.scalars import format_duration, parse_duration
+from windlass_schemas.scalars import MEMORY_PATTERN, format_duration, parse_duration, parse_memory
 from windlass_schemas.status import (
     Artifact,
     Condition,
@@ -43,15 +43,18 @@ from windlass_schemas.status import (
     Tensor,
     Truth,
 )
+from windlass_schemas.sweep import Objective, Range, Sweep, SweepSpec
 from windlass_schemas.target import BUILT_IN_TARGET, Target, TargetSpec
 
 __all__ = [
     "API_VERSION",
+    "BEST_PARAMS",
     "BUILT_IN_TARGET",
     "CONDITION_EVENT",
     "DEFAULT_NAMESPACE",
     "DELETED_EVENT",
     "KINDS",
+    "MEMORY_PATTERN",
     "MODEL_ARTIFACT",
     "Artifact",
     "Autoscaling",
@@ -75,7 +78,9 @@ __all__ = [
     "Model",
     "ModelSource",
     "ModelSpec",
+    "Objective",
     "Policy",
+    "Range",
     "Reason",
     "Reference",
     "Resource",
@@ -86,6 +91,8 @@ __all__ = [
     "Stabilisation",
     "Status",
     "Suspend",
+    "Sweep",
+    "SweepSpec",
     "Sync",
     "Target",
     "TargetSpec",
@@ -98,6 +105,7 @@ __all__ = [
     "format_duration",
     "key_of",
     "parse_duration",
+    "parse_memory",
     "parse_resource",
     "references_of",
 ]

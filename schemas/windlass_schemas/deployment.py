@@ -12,7 +12,7 @@ from windlass_schemas.key import Key
 from windlass_schemas.metadata import Metadata
 from windlass_schemas.policy import Policy
 from windlass_schemas.references import Reference
-from windlass_schemas.scalars import Duration, Name
+from windlass_schemas.scalars import MEMORY_PATTERN, Duration, Name
 from windlass_schemas.target import BUILT_IN_TARGET
 
 MODEL_ARTIFACT = "artifact"
@@ -62,7 +62,7 @@ class Canary(Frozen):
     min_requests: Annotated[StrictInt, Field(ge=1)] = 20
     """Answers of the new version that are needed for a verdict, however long that takes."""
     max_error_rate: float = Field(default=0.01, ge=0, le=1)
-    """Share of its answers that may be server errors; above it the old version comes back."""
+    """Share of requests that it may refuse beyond the old version; above, that one comes back."""
     max_latency_ratio: float = Field(default=2.0, ge=1)
     """How many times the old version's p95 latency it may take; above it the old one comes back."""
 
@@ -96,7 +96,7 @@ class Resources(Frozen):
 
     cpus: Annotated[StrictInt, Field(ge=1, le=256)] | None = None
     """Cores that one inference may use."""
-    memory: str | None = Field(default=None, pattern=r"^[1-9][0-9]*(Mi|Gi)$")
+    memory: str | None = Field(default=None, pattern=MEMORY_PATTERN)
     """Memory, for example ``512Mi`` or ``4Gi``."""
     gpus: Annotated[StrictInt, Field(ge=0, le=64)] = 0
     """Graphics cards."""

@@ -26,6 +26,9 @@ from windlass_schemas.references import Reference
 from windlass_schemas.scalars import Duration, Name, RelativePath, inside_source
 from windlass_schemas.target import BUILT_IN_TARGET
 
+BEST_PARAMS = "best"
+"""The output of a Sweep that a Job takes: its best params, as JSON."""
+
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 
 IMAGE_SUFFIX = ".sif"
@@ -129,6 +132,8 @@ class JobSpec(Frozen):
     """Run many elements of it side by side."""
     params: dict[Word, Scalar] = {}
     """Reach the script as ``--name value`` arguments and as ``WINDLASS_PARAM_NAME``."""
+    best_of: Name | None = None
+    """A Sweep whose best params are taken, where ``params`` does not give them."""
     env: dict[EnvironmentName, str] = {}
     """Environment; values ``env:NAME`` and ``file:/path`` are read when the Job starts."""
     inputs: dict[Word, JobInput] = {}
@@ -157,6 +162,9 @@ class JobSpec(Frozen):
     def references(self, namespace: str) -> tuple[Reference, ...]:
         """What must be there first: the Target and whatever the inputs come from."""
         found = [Reference(Key("Target", namespace, self.target), "spec.target")]
+        if self.best_of is not None:
+            sweep = Key("Sweep", namespace, self.best_of)
+            found.append(Reference(sweep, "spec.bestOf", BEST_PARAMS))
         for name, source in self.inputs.items():
             field = f"spec.inputs.{name}"
             if source.job is not None:

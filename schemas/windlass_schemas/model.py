@@ -31,15 +31,17 @@ class ModelSource(Frozen):
     """A file beside the document, read at the same revision."""
     url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+/\S+$")
     """An ``https://`` address. Needs ``spec.digest``, so that the identity is declared."""
+    s3: str | None = Field(default=None, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S+$")
+    """An ``s3://`` address. Windlass follows it: a new version there is a new artifact."""
     job: JobOutput | None = None
     """An output of a Job."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ModelSource:
-        given = [name for name in ("file", "url", "job") if getattr(self, name) is not None]
+        given = [name for name in ("file", "url", "s3", "job") if getattr(self, name) is not None]
         if len(given) != 1:
             said = " and ".join(given) if given else "none"
-            raise ValueError(f"needs exactly one of file, url and job; this has {said}")
+            raise ValueError(f"needs exactly one of file, url, s3 and job; this has {said}")
         return self
 
 
@@ -48,8 +50,8 @@ class ModelSpec(Frozen):
 
     source: ModelSource
     """Where the artifact comes from."""
-    format: Literal["onnx"] = "onnx"
-    """The artifact's format; its inputs and outputs are read from the file into the status."""
+    format: Literal["onnx", "pytorch", "sklearn", "tensorflow"] = "onnx"
+    """The artifact's format. ``local`` serves onnx, and reads its inputs and outputs."""
     digest: Digest | None = None
     """What the artifact must be, byte for byte. Required with ``source.url``."""
     target: Name = BUILT_IN_TARGET

@@ -68,6 +68,8 @@ class Policy(Frozen):
     """When the object goes: delete what it holds, leave it behind untouched, or refuse to go."""
     prune: Literal["auto", "confirm", "never"] = "auto"
     """When the document vanishes from its source: delete the object, ask first, or keep it."""
+    adopt: bool = False
+    """Take over what has the name already in the backend and carries no owner, or another one."""
     self_heal: Literal["all", "create-only", "none"] = "all"
     """What to put right when the backend drifts: everything, only what is gone, or nothing."""
     depends_on: tuple[Dependency, ...] = ()

@@ -13,17 +13,19 @@ from windlass_schemas.job import Job
 from windlass_schemas.key import Key
 from windlass_schemas.model import Model
 from windlass_schemas.references import Reference
+from windlass_schemas.sweep import Sweep
 from windlass_schemas.target import Target
 
 API_VERSION = "windlass/v1"
 
-Resource = Annotated[Target | Model | Deployment | Job, Field(discriminator="kind")]
+Resource = Annotated[Target | Model | Deployment | Job | Sweep, Field(discriminator="kind")]
 
-KINDS: Mapping[str, type[Target] | type[Model] | type[Deployment] | type[Job]] = {
+KINDS: Mapping[str, type[Target] | type[Model] | type[Deployment] | type[Job] | type[Sweep]] = {
     "Target": Target,
     "Model": Model,
     "Deployment": Deployment,
     "Job": Job,
+    "Sweep": Sweep,
 }
 
 _ADAPTER: TypeAdapter[Resource] = TypeAdapter(Resource)

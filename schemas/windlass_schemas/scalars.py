@@ -59,6 +59,15 @@ Duration = Annotated[
 ]
 
 
+MEMORY_PATTERN = r"^[1-9][0-9]*(Mi|Gi)$"
+"""An amount of memory, for example ``512Mi``."""
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of an amount that has the pattern."""
+    return int(text[:-2]) << (30 if text.endswith("Gi") else 20)
+
+
 Digest = Annotated[
     str,
     Field(pattern=r"^sha256:[0-9a-f]{64}$", description="sha256: and 64 lower-case hex digits."),

@@ -31,13 +31,19 @@ class Condition(Frozen):
 
 
 class Artifact(Frozen):
-    """A file with an identity, held in the artifact store."""
+    """A file with an identity, held in the artifact store or in a backend."""
 
     digest: Digest
     size: int
     """Bytes."""
     name: str
     """The file name that it had where it was made."""
+    format: str | None = None
+    """The format of a Model's artifact, where that is known."""
+    url: str | None = None
+    """Where it lies in a backend. What lies only there is known by its address and version."""
+    text: str | None = None
+    """What is in it, when that is small and meant to be read by other specs."""
 
 
 class Tensor(Frozen):

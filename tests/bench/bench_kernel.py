@@ -11,6 +11,7 @@ import asyncio
 import gc
 import json
 import logging
+import pickle
 import random
 import subprocess
 import sys
@@ -25,7 +26,9 @@ from bench.plot import Series, plot
 from gitrepo import GitRepo
 from rig.fleet import FixedSource, Fleet, FleetBackend, fleet
 from windlass.app import GARBAGE
+from windlass.checks import adapter_check
 from windlass.priority import Priority
+from windlass.registry import Registry
 from windlass.sources.base import Source
 from windlass.sources.namedfiles import hash_only
 from windlass.sources.opening import open_source
@@ -35,6 +38,8 @@ from windlass_schemas import Key
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = (100, 300, 1_000, 3_000, 10_000)
+HELD = "held.pickle"
+"""What the backend held when a process ended, for the next one."""
 RESYNC = 300.0
 """Seconds between two looks at a settled object, for the idle goals."""
 EDITS = 100
@@ -158,7 +163,13 @@ def write_spec(repository: GitRepo, number: int, version: int) -> None:
 
 
 async def follow(folder: Path) -> Source:
-    return await open_source(folder, worktree=False, keep=hash_only)
+    return await open_source(
+        folder,
+        worktree=False,
+        keep=hash_only,
+        check=adapter_check(Registry()),
+        cache=folder.parent / "read.db",
+    )
 
 
 async def commits(folder: Path, count: int, edits: int) -> Found:
@@ -190,15 +201,20 @@ async def commits(folder: Path, count: int, edits: int) -> Found:
         "ready": max(readies),
         "touched": float(max(touched)),
     }
+    (folder / HELD).write_bytes(pickle.dumps(backend.held))
     write_spec(repository, 0, 999)
     repository.commit("While the daemon was away")
-    backend.first_call.clear()
-    begin = time.perf_counter()
-    async with fleet(folder, await follow(repository.path), backend) as kernel:
-        calls = backend.calls["apply"]
-        await kernel.until(lambda: backend.calls["apply"] > calls, "the edit is sent")
-        found["restart"] = time.perf_counter() - begin
-    return found
+    begun = time.time()
+    return found | {"restart": measure("restart", str(folder))["served"] - begun}
+
+
+async def restart(folder: Path) -> Found:
+    """A new process on what an earlier one has left: when the edit has reached the backend."""
+    backend = FleetBackend(held=pickle.loads((folder / HELD).read_bytes()))
+    async with fleet(folder, await follow(folder / "specs"), backend) as kernel:
+        await kernel.until(lambda: backend.calls["apply"] > 0, "the edit is sent")
+        served = time.time()
+    return {"served": served}
 
 
 PARTS: Mapping[str, Part] = {
@@ -207,12 +223,13 @@ PARTS: Mapping[str, Part] = {
     "late": late,
     "commits-100": lambda folder: commits(folder, 100, 60),
     "commits-10000": lambda folder: commits(folder, 10_000, 12),
+    "restart": restart,
 }
 
 
-def measure(part: str) -> Found:
+def measure(part: str, *more: str) -> Found:
     """Run one part in a process of its own."""
-    command = [sys.executable, __file__, part]
+    command = [sys.executable, __file__, part, *more]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=900, check=True)
     found: Found = json.loads(done.stdout)
     return found
@@ -259,7 +276,9 @@ def main() -> None:
     say("commit to the first backend call, p99 of 60 (100 specs)", small["first call p99"], "s", 1)
     say("one line of 10,000 specs: commit to Ready, worst of 12", large["ready"], "s", 1)
     say("one line of 10,000 specs: objects reconciled", large["touched"], "", 1)
-    say("restart with 10,000 objects to the first edit's pass", large["restart"], "s", 2)
+    say("commit to the first backend call, p50 of 12 (10,000)", large["first call p50"], "s", 0.3)
+    say("commit to the first backend call, worst of 12 (10,000)", large["first call p99"], "s", 1)
+    say("restart with 10,000 objects: start of Python to first edit", large["restart"], "s", 2)
     say("64 workers, 100 ms: of the ideal, new objects", far["of ideal"], "%", 90, least=True)
     say(
         "64 workers, 100 ms: of the ideal, looking again",
@@ -277,6 +296,7 @@ if __name__ == "__main__":
         quiet = structlog.make_filtering_bound_logger(logging.ERROR)
         structlog.configure(wrapper_class=quiet)
         with tempfile.TemporaryDirectory() as name:
-            print(json.dumps(asyncio.run(PARTS[sys.argv[1]](Path(name)))))
+            folder = Path(sys.argv[2] if len(sys.argv) > 2 else name)
+            print(json.dumps(asyncio.run(PARTS[sys.argv[1]](folder))))
     else:
         main()

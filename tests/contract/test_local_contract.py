@@ -1,7 +1,7 @@
 """The local adapter under the conformance kit: real files, real processes.
 
 It cannot be stopped at every await of its own, since what it starts is real: ``test_kill_points``
-ends whole processes instead. A Deployment needs another object's artifact and has tests of its own.
+ends whole processes instead.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 from pydantic import JsonValue
 
-from rig.local import LocalTarget
+from rig.local import LocalTarget, end_serving
 from rig.onnx_models import identity
 from windlass.store.base import Document
 from windlass_adapters.base import External, Owner
@@ -35,16 +36,19 @@ class LocalRig(Rig):
     """One target in a folder. Runs wait until they may end."""
 
     def __init__(self, folder: Path) -> None:
-        self._target = LocalTarget(folder)
+        self._target = LocalTarget(folder, {"port": 0})
         self._go = folder / "go"
         self.adapter = self._target.adapter()
         script = WAITS.format(go=str(self._go))
         job: dict[str, JsonValue] = {"entrypoint": "main.py", "outputs": {"model": "model.onnx"}}
         model: dict[str, JsonValue] = {"source": {"file": "m.onnx"}}
         content = identity(folder / "m.onnx").read_bytes()
+        deployed: dict[str, JsonValue] = {"model": "wine"}
+        self.inputs = {"Model/default/wine:artifact": self._target.store.put(content, "m.onnx")}
         self.documents: Sequence[Document] = (
             self._document("Job", "train", job, {"main.py": script}),
             self._document("Model", "wine", model, {"m.onnx": content}),
+            self._document("Deployment", "wine", deployed, {}),
         )
 
     def _document(
@@ -56,7 +60,9 @@ class LocalRig(Rig):
         return Document(desired.resource, desired.files, digest, f"{name}.yaml", 1)
 
     async def count(self, owner: Owner) -> int:
-        """Its folders: what is prepared, runs or has run."""
+        """Its folders: what is prepared, runs or has run. Or what the serving process holds."""
+        if owner.key.kind == "Deployment":
+            return await self._served(owner)
         found = 0
         for record in self._target.state.glob("*/*/*.json"):
             if record.name in ("run.json", "model.json") and "/." not in str(record):
@@ -64,6 +70,12 @@ class LocalRig(Rig):
                     text = record.read_text()
                     found += f'"{owner.uid}"' in text and f'"{owner.key}"' in text
         return found
+
+    async def _served(self, owner: Owner) -> int:
+        transport = httpx.AsyncHTTPTransport(uds=str(self._target.state / "serving/admin.sock"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://serving") as client:
+            views = (await client.get("/deployments")).json()["deployments"]
+        return sum(view["uid"] == owner.uid for view in views)
 
     async def finish(self, external: External) -> None:
         self._go.touch()
@@ -83,6 +95,7 @@ class LocalRig(Rig):
             for pid in await asyncio.to_thread(marked, folder):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        await end_serving(self._target)
 
 
 class TestLocal(AdapterContract):

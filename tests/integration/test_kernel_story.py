@@ -133,6 +133,41 @@ async def test_infrastructure_failures_do_not_use_up_the_retries(world: World) -
     assert effects(world) == {"create": 4}
 
 
+async def test_what_somebody_has_decided_is_not_fought(world: World) -> None:
+    """An administrator's cancel uses up no budget: it ends the trying."""
+    await world.declare(document("Job", "train", {"command": ["train"], "retries": 3}))
+    await world.settle()
+    world.backend.finish(ok=False, message="scancel by root", reason=Reason.CANCELLED)
+    await world.after(hours=1)
+    stalled = await world.condition("Job/train", "Stalled")
+    assert (stalled.status, stalled.reason) == ("True", Reason.CANCELLED)
+    assert effects(world) == {"create": 1}
+
+
+async def test_a_run_that_waits_says_what_for(world: World) -> None:
+    """The backend's reason is the condition's, while it goes on."""
+    await world.declare(job())
+    await world.settle()
+    (held,) = world.backend.all("run")
+    held.reason, held.message = Reason.HELD, "held by an admin"
+    await world.after(seconds=5)
+    ready = await world.ready("Job/train")
+    assert (ready.status, ready.reason, ready.message) == ("False", Reason.HELD, "held by an admin")
+
+
+async def test_what_was_refused_is_tried_again_as_soon_as_any_of_it_is_mended(world: World) -> None:
+    """Also what does not decide the result; and then as it is declared now."""
+    world.backend.fail("create", TerminalError("timeLimit is more than the queue takes"))
+    spec = {"command": ["train"], "timeLimit": "100h"}
+    await world.declare(document("Job", "train", spec))
+    await world.settle()
+    assert (await world.condition("Job/train", "Stalled")).status == "True"
+    await world.declare(document("Job", "train", {**spec, "timeLimit": "1h"}))
+    await world.settle()
+    (held,) = world.backend.all("run")
+    assert held.body["timeLimit"] == "1h"
+
+
 async def test_an_edit_waits_for_the_running_attempt_by_default(world: World) -> None:
     await world.declare(job(params={"c": 1}))
     await world.settle()

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from pydantic import JsonValue
 
-from rig.local import PATIENCE, LocalTarget, create_of, gone, lives, look, until
+from rig.local import PATIENCE, LocalTarget, create_of, end_serving, gone, lives, look, until
 from rig.onnx_models import constant
 from windlass_adapters.base import (
     Absent,
@@ -33,8 +33,6 @@ from windlass_adapters.base import (
     WaitingError,
 )
 from windlass_adapters.local import LocalAdapter
-from windlass_adapters.local.processes import is_alive
-from windlass_adapters.local.records import read_process
 from windlass_schemas import Reason
 
 SLOT = "Model/default/wine:artifact"
@@ -48,11 +46,7 @@ JSON = {"content-type": "application/json"}
 async def target(tmp_path: Path) -> AsyncIterator[LocalTarget]:
     target = LocalTarget(tmp_path, {"port": 0})
     yield target
-    for name in ("starting.json", "serving.json"):
-        process = read_process(target.state / "serving" / name)
-        if process is not None and is_alive(process):
-            os.kill(process.pid, signal.SIGKILL)
-            await until(lambda pid=process.pid: not lives(pid), "the end of the serving process")  # type: ignore[misc]  # the default binds
+    await end_serving(target)
 
 
 @pytest.fixture

@@ -29,7 +29,13 @@ from windlass_adapters.slurm import SlurmAdapter
 from windlass_schemas import Reason
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["no-accounting", "accounting"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="no-accounting"),
+        pytest.param(True, id="accounting", marks=pytest.mark.long),
+    ],
+)
 def site(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """One cluster for all tests of a kind."""
     with cluster(Site(accounting=request.param)) as found:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from rig.mutants import BUGS, Bug
-from rig.scenarios import SCENARIOS, Scenario
+from rig.scenarios import SCENARIOS as TOLD
+from rig.scenarios import Scenario
+from rig.second_start import SECOND_START
 from windlass_adapters.testing.oracles import EndState
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -23,6 +25,7 @@ ORACLES = {
     "d": "(d) truthful status",
     "e": "(e) event log",
 }
+SCENARIOS = {**TOLD, SECOND_START.name: SECOND_START}
 _REFERENCES: dict[str, EndState] = {}
 _CAUGHT: dict[str, str] = {}
 

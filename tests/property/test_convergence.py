@@ -70,12 +70,15 @@ EDITS: dict[str, st.SearchStrategy[object]] = {
     "param": st.integers(1, 3),
     "script": st.integers(0, 1),
     "retries": st.integers(0, 2),
-    "on_change": st.sampled_from(["finish-then-run", "replace"]),
+    "on_change": st.sampled_from(["finish-then-run", "replace", "refuse"]),
     "target": st.sampled_from(["local", "t"]),
     "of": st.sampled_from(["", "b", "n"]),
     "prune": st.sampled_from(["auto", "confirm", "never"]),
     "on_delete": st.sampled_from(["delete", "orphan", "block"]),
     "suspend_hours": st.sampled_from([None, 0, 1, 3]),
+    "self_heal": st.sampled_from(["all", "create-only", "none"]),
+    "ignores": st.booleans(),
+    "ready_minutes": st.sampled_from([None, 1, 10, 120]),
 }
 edits = st.sampled_from(sorted(EDITS)).flatmap(lambda f: st.tuples(st.just(f), EDITS[f]))
 
@@ -233,6 +236,7 @@ class Convergence(RuleBasedStateMachine):
             backend.remove(one)
         elif how == "edit" and one.external.role != "run":
             backend.edit(one, **{"model" if one.external.role == "server" else "source": "other"})
+            self.run(self.watch.leave_alone(self.world, one))
         elif how == "take" and one.external.role != "run" and one.state is State.LIVE:
             self.watch.taken[one.external] = one.owner_uid
             one.owner_uid = "somebody"
@@ -351,8 +355,11 @@ class Convergence(RuleBasedStateMachine):
         world.backend.lag = timedelta(0)
         world.now += SOAK
         self.watch.give_back(world.chaos)
+        self.watch.left.clear()
         for source in SOURCES:
             self.faulty[source].clear()
+            documents = self.declared.sources[source]
+            documents.update({key: variant.healed for key, variant in documents.items()})
             await world.take(self.snapshot(source))
         for state in await world.store.sources():
             if state.blocked:

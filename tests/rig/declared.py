@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from pydantic import JsonValue
@@ -48,11 +48,26 @@ class Variant:
     on_delete: str = "delete"
     suspend_hours: int | None = None
     """Suspended until so many hours after the start; 0 for without end."""
+    self_heal: str = "all"
+    ignores: bool = False
+    """Whether changes by a foreign hand are to be left alone."""
+    ready_minutes: int | None = None
+    """The deadline for Ready."""
+
+    @property
+    def healed(self) -> Variant:
+        """The same, with nothing in it that keeps the world as a foreign hand has left it."""
+        on_change = "finish-then-run" if self.on_change == "refuse" else self.on_change
+        return replace(self, self_heal="all", ignores=False, on_change=on_change)
 
 
 def document(key: Key, v: Variant) -> Document:
     """The document of a variant."""
     policy: dict[str, object] = {"prune": v.prune, "onDelete": v.on_delete}
+    policy["selfHeal"] = v.self_heal
+    policy["ignore"] = ["/model", "/source"] if v.ignores else []
+    if v.ready_minutes is not None:
+        policy["deadlines"] = {"ready": f"{v.ready_minutes}m"}
     if v.suspend_hours is not None:
         policy["suspend"] = {"reason": "audit"}
         if v.suspend_hours:

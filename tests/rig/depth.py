@@ -16,13 +16,13 @@ class TestDepth:
 
     pairs: Depth
     """Second cuts."""
-    switches: int
-    """Between two owners, after the stall."""
+    all_orders: bool
+    """Whether orders of two owners' steps are tried that make no difference."""
     hints: int
     """Of how many hints every subset is dropped."""
 
 
 LONG = os.environ.get("WINDLASS_TEST_DEPTH") == "long"
-EVERYTHING = TestDepth(Depth(), switches=3, hints=9)
-A_COMMIT = TestDepth(Depth(stride=240), switches=1, hints=5)
+EVERYTHING = TestDepth(Depth(), all_orders=True, hints=9)
+A_COMMIT = TestDepth(Depth(stride=240), all_orders=False, hints=5)
 DEPTH = EVERYTHING if LONG else A_COMMIT

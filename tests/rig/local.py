@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +26,8 @@ from windlass_adapters.base import (
 )
 from windlass_adapters.local import LocalAdapter
 from windlass_adapters.local.params import LocalParams
+from windlass_adapters.local.processes import is_alive
+from windlass_adapters.local.records import read_process
 from windlass_schemas import Artifact, key_of, parse_resource
 
 PATIENCE = 20.0
@@ -135,3 +139,12 @@ def lives(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+async def end_serving(target: LocalTarget) -> None:
+    """Stop the serving process of a target, if one lives."""
+    for name in ("starting.json", "serving.json"):
+        process = read_process(target.state / "serving" / name)
+        if process is not None and is_alive(process):
+            os.kill(process.pid, signal.SIGKILL)
+            await until(lambda pid=process.pid: not lives(pid), "the end of the serving process")  # type: ignore[misc]  # the default binds

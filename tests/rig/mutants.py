@@ -44,6 +44,7 @@ from windlass_adapters.base import (
     Unknown,
     Wanted,
 )
+from windlass_adapters.local import runs as local_runs
 from windlass_schemas import Key, Reference
 
 Patches = Sequence[AbstractContextManager[object]]
@@ -399,5 +400,11 @@ BUGS: tuple[Bug, ...] = (
         "removes what others that are going still stand on",
         "all removed at once",
         lambda: [_P(planning, "plan_deletion", _at_once)],
+    ),
+    Bug(
+        "claim not exclusive",
+        "starts a run on this machine although another runner has its claim",
+        "a run is started twice",
+        lambda: [_P(local_runs, "RUNNER_MODULE", "rig.careless_runner")],
     ),
 )

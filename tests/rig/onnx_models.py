@@ -209,6 +209,38 @@ def perceptron(path: Path, sizes: Sequence[int] = (784, 256, 10), seed: int = 0)
     )
 
 
+def convolutions(path: Path, layers: int, channels: int) -> Path:
+    """A model that computes much for each row of 784: convolutions on 28 x 28."""
+    random = np.random.default_rng(0)
+    constants = [
+        numpy_helper.from_array(np.array([-1, 1, 28, 28]), "image"),
+        numpy_helper.from_array(
+            random.normal(scale=0.1, size=(channels, 10)).astype(np.float32), "head"
+        ),
+    ]
+    nodes = [helper.make_node("Reshape", ["x", "image"], ["h0"])]
+    for at in range(layers):
+        shape = (channels, channels if at else 1, 3, 3)
+        weights = random.normal(scale=1 / np.sqrt(9 * shape[1]), size=shape).astype(np.float32)
+        constants.append(numpy_helper.from_array(weights, f"w{at}"))
+        nodes += [
+            helper.make_node("Conv", [f"h{at}", f"w{at}"], [f"c{at}"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", [f"c{at}"], [f"h{at + 1}"]),
+        ]
+    nodes += [
+        helper.make_node("GlobalAveragePool", [f"h{layers}"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "head"], ["y"]),
+    ]
+    return _save(
+        path,
+        nodes,
+        inputs=[helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 784])],
+        outputs=[helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 10])],
+        constants=constants,
+    )
+
+
 def fussy(path: Path) -> Path:
     """A model that loads, but cannot run with one row: it needs the size 6 on a dynamic axis."""
     return _save(

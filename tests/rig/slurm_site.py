@@ -45,6 +45,8 @@ class Site:
     """Whether accounts, QOS and limits of the accounting are enforced."""
     lines: tuple[str, ...] = ()
     """More of slurm.conf, such as ``SlurmctldParameters=...``."""
+    late_lines: tuple[str, ...] = ()
+    """The same, after nodes and partitions; a partition more, for example."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def slurm_conf(site: Site, layout: Layout, ports: Ports) -> str:
         f"PartitionName=scavenge Nodes={every} MaxTime=7-0 PriorityTier=1 PreemptMode=requeue",
         f"PartitionName=closed Nodes={every} State=DOWN",
     ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *site.late_lines, ""])
 
 
 def _accounting(site: Site, layout: Layout, ports: Ports) -> list[str]:

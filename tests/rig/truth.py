@@ -14,6 +14,7 @@ from rig.chaos import ChaosBackend, ChaosWorld, running
 from rig.declared import SOURCES, Declared, Reference, Variant, document
 from windlass.store.base import Object, RecordState
 from windlass_adapters.base import External, State
+from windlass_adapters.testing.backend import Held
 from windlass_adapters.testing.oracles import check_quiet
 from windlass_adapters.testing.world import World
 from windlass_schemas import CloudEvent, Key, Reason, dump_resource, references_of
@@ -35,6 +36,10 @@ class Watch:
     finished: dict[str, set[str]] = field(default_factory=dict)
     seen: int = 0
     orphans: set[str] = field(default_factory=set)
+    left: dict[External, tuple[str, int, str, Mapping[str, JsonValue]]] = field(
+        default_factory=dict
+    )
+    """What a foreign hand has changed and nobody may put right: whose, generation, digest, body."""
     enabled: bool = True
 
     @contextmanager
@@ -64,12 +69,16 @@ class Watch:
         _check_single(world.chaos)
         await self._check_events(world)
         await self._check_paused(world)
+        await self._check_left(world)
 
     def _check_run_again(self, world: ChaosWorld, object_: Object) -> None:
         """What was known to have run to a good end before this pass was not started in it."""
         done = world.chaos.done[self.seen :]
         begun = {(uid, digest) for effect, uid, digest in done if effect == "create"}
         self.seen = len(world.chaos.done)
+        refuses = getattr(object_.resource.spec, "on_change", "") == "refuse"
+        anew = self.enabled and refuses and self.finished.get(object_.uid)
+        assert not (anew and begun), f"{object_.key} has run and was run anew although it refuses"
         again = {(object_.uid, digest) for digest in self.finished.get(object_.uid, ())} & begun
         assert not again, f"{object_.key} was run again"
         self.finished[object_.uid] = {
@@ -123,6 +132,30 @@ class Watch:
         for uid, count in paused.items():
             assert self.paused.get(uid, count) == count, "a suspended object was acted on"
         self.paused = paused
+
+    async def leave_alone(self, world: ChaosWorld, held: Held) -> None:
+        """A foreign hand has changed this one; by its policy that may have to stay so."""
+        self.left.pop(held.external, None)
+        owner = next((o for o in await world.store.list() if o.uid == held.owner_uid), None)
+        if owner is None or not owner.status.is_true("Ready", owner.generation):
+            return
+        policy = owner.resource.policy
+        if held.state is State.LIVE and (policy.self_heal != "all" or policy.ignore):
+            self.left[held.external] = (owner.uid, owner.generation, held.digest, held.body)
+
+    async def _check_left(self, world: ChaosWorld) -> None:
+        """What a policy leaves to others stays so, until something else is declared."""
+        objects = {o.uid: o for o in await world.store.list()} if self.left else {}
+        for external, (uid, generation, digest, body) in list(self.left.items()):
+            owner = objects.get(uid)
+            held = world.backend.held.get((external.role, external.external_id))
+            same = held is not None and (held.owner_uid, held.digest) == (uid, digest)
+            same = same and owner is not None and owner.deleting_since is None
+            if not same or owner is None or owner.generation != generation:
+                del self.left[external]
+            else:
+                assert held is not None
+                assert held.body == body, f"{owner.key} was put right against its policy"
 
     def give_back(self, backend: ChaosBackend) -> None:
         """The foreign hand takes its tags away again; nothing of it was touched."""

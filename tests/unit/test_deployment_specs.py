@@ -7,6 +7,7 @@ from pydantic import JsonValue, ValidationError
 
 from windlass_adapters.base import TerminalError
 from windlass_adapters.local.offers import refuse_what_is_not_offered
+from windlass_adapters.local.params import LocalParams
 from windlass_schemas import Deployment, Reason, dump_resource, parse_resource
 
 
@@ -69,10 +70,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("spec", "field"),
         [
-            ({"autoscaling": {"max": 3, "target": 20}}, "spec.autoscaling"),
-            ({"rollout": {"canary": {}}}, "spec.rollout.canary"),
-            ({"rollout": {"shadow": {}}}, "spec.rollout.shadow"),
-            ({"access": "keys"}, "spec.access"),
             ({"resources": {"memory": "1Gi"}}, "spec.resources.memory"),
             ({"resources": {"gpus": 1}}, "spec.resources.gpus"),
         ],
@@ -81,8 +78,16 @@ class TestRefusals:
         self, spec: dict[str, JsonValue], field: str
     ) -> None:
         with pytest.raises(TerminalError, match=f"^{field}: ") as caught:
-            refuse_what_is_not_offered(deployment(**spec))
+            refuse_what_is_not_offered(deployment(**spec), LocalParams())
         assert caught.value.reason is Reason.INVALID_SPEC
 
     def test_what_it_does_is_taken(self) -> None:
-        refuse_what_is_not_offered(deployment(replicas=2, access="public", resources={"cpus": 2}))
+        spec = deployment(replicas=2, access="public", resources={"cpus": 2})
+        refuse_what_is_not_offered(spec, LocalParams(host="0.0.0.0"))
+
+    def test_serving_the_network_without_a_key_must_be_said(self) -> None:
+        for host in ("127.0.0.1", "::1", "localhost"):
+            refuse_what_is_not_offered(deployment(), LocalParams(host=host))
+        with pytest.raises(TerminalError, match="say keys or public"):
+            refuse_what_is_not_offered(deployment(), LocalParams(host="0.0.0.0"))
+        refuse_what_is_not_offered(deployment(access="keys"), LocalParams(host="0.0.0.0"))

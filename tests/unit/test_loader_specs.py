@@ -44,14 +44,14 @@ HEAD = "apiVersion: windlass/v1\nkind: Job\nmetadata:\n  name: a\n"
         (
             HEAD + "spec:\n  command: [x]\n  retrys: 3\n",
             "a.yaml:7:3 spec.retrys: is no known field; write retries, or one of: entrypoint,"
-            " command, files, python, image, array, params, env, inputs, outputs, target,"
+            " command, files, python, image, array, params, bestOf, env, inputs, outputs, target,"
             " options, timeLimit,"
             " retries, onChange",
         ),
         (
             HEAD + "spec: {command: [x]}\npolicy: {zzz: 1}\n",
             "a.yaml:6:10 policy.zzz: is no known field; remove it, or write one of: onDelete,"
-            " prune, selfHeal, dependsOn, ignore, deadlines, suspend",
+            " prune, adopt, selfHeal, dependsOn, ignore, deadlines, suspend",
         ),
         (
             HEAD + "spec: {command: [x], inputs: {d: {fil: x}}}\n",
@@ -107,9 +107,9 @@ HEAD = "apiVersion: windlass/v1\nkind: Job\nmetadata:\n  name: a\n"
             'a.yaml:6:13 spec.command[0]: the character "\\0"; remove it',
         ),
         (
-            HEAD + "spec: {command: [x]}\npolicy: {dependsOn: [{ref: Sweep/x}]}\n",
-            'a.yaml:6:28 policy.dependsOn[0].ref: "Sweep/x" names no kind;'
-            " write one of Target, Model, Deployment, Job before the /",
+            HEAD + "spec: {command: [x]}\npolicy: {dependsOn: [{ref: Swoop/x}]}\n",
+            'a.yaml:6:28 policy.dependsOn[0].ref: "Swoop/x" names no kind;'
+            " write one of Target, Model, Deployment, Job, Sweep before the /",
         ),
         (
             HEAD + "spec: {}\n",
@@ -136,12 +136,13 @@ HEAD = "apiVersion: windlass/v1\nkind: Job\nmetadata:\n  name: a\n"
         ),
         (
             "apiVersion: windlass/v1\nkind: Jbo\n",
-            'a.yaml:2:7 kind: "Jbo" is no kind; write one of: Target, Model, Deployment, Job',
+            'a.yaml:2:7 kind: "Jbo" is no kind;'
+            " write one of: Target, Model, Deployment, Job, Sweep",
         ),
         (
             "apiVersion: windlass/v1\nkind: [Job]\n",
             "a.yaml:2:7 kind: what stands here is no kind;"
-            " write one of: Target, Model, Deployment, Job",
+            " write one of: Target, Model, Deployment, Job, Sweep",
         ),
         (
             "x: 1\n",

@@ -18,6 +18,7 @@ from windlass_schemas import (
     ModelSpec,
     Policy,
     Reason,
+    SweepSpec,
     TargetSpec,
     parse_resource,
     reasons,
@@ -33,6 +34,7 @@ SPECS: dict[str, type[BaseModel]] = {
     "Model": ModelSpec,
     "Deployment": DeploymentSpec,
     "Job": JobSpec,
+    "Sweep": SweepSpec,
 }
 
 

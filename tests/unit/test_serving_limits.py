@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from windlass.serving.access import Keys
 from windlass.serving.deployments import Deployments
 from windlass.serving.front import Front
 from windlass.serving.http import Limits
@@ -19,6 +20,7 @@ from windlass.serving.listener import Listener
 from windlass.serving.metrics import Metrics
 from windlass.serving.pages import Pages
 from windlass.serving.process import public_socket
+from windlass.serving.usage import Usage
 
 HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\n"
 GET = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -59,7 +61,8 @@ async def front(limits: Limits) -> AsyncIterator[tuple[Listener, Metrics, int]]:
     public = public_socket("127.0.0.1", 0)
     with ThreadPoolExecutor(1) as threads:
         async with asyncio.TaskGroup() as tasks:
-            inference = Inference(Deployments(tasks, threads, metrics.load_ended), limits)
+            deployments = Deployments(tasks, threads, metrics.load_ended)
+            inference = Inference(deployments, limits, Keys(None), Usage())
             routes = Front(inference, Pages(inference, metrics, "1.0"), metrics, limits)
             async with Listener(routes, limits, public) as listener:
                 yield listener, metrics, public.getsockname()[1]

@@ -8,7 +8,7 @@ outlives the daemon and is found again by what it wrote in the state folder.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar, Literal, Self
@@ -23,6 +23,7 @@ from windlass_adapters.base import (
     AmbiguousError,
     Capabilities,
     Change,
+    ChecksSpecs,
     Create,
     Desired,
     ErrorClass,
@@ -43,13 +44,13 @@ from windlass_adapters.base import (
 from windlass_adapters.local.deployments import Deployments, wanted_server
 from windlass_adapters.local.jobs import RUN_ROLE, wanted_run
 from windlass_adapters.local.modelfolders import ModelFolders
-from windlass_adapters.local.models import ARTIFACT_ROLE, wanted_model
+from windlass_adapters.local.models import ARTIFACT_ROLE, model_faults, wanted_model
 from windlass_adapters.local.outcome import FULL
 from windlass_adapters.local.params import DeploymentOptions, LocalParams, NoOptions
 from windlass_adapters.local.records import BrokenRecordError
 from windlass_adapters.local.runs import Runs
 from windlass_adapters.local.servers import Server
-from windlass_schemas import Deployment, Job, Model
+from windlass_schemas import Deployment, Job, Model, Reason, Resource
 
 _CAPABILITIES = Capabilities(
     poll_interval=timedelta(seconds=0.5),
@@ -59,7 +60,7 @@ _CAPABILITIES = Capabilities(
 _CLASSES: tuple[ErrorClass, ...] = (TransientError, WaitingError, TerminalError, AmbiguousError)
 
 
-class LocalAdapter(Adapter, ReadsLogs, Infers):
+class LocalAdapter(Adapter, ChecksSpecs, ReadsLogs, Infers):
     """This machine."""
 
     params_model: ClassVar[type[BaseModel]] = LocalParams
@@ -75,8 +76,7 @@ class LocalAdapter(Adapter, ReadsLogs, Infers):
         store = context.artifacts
         self._runs = Runs(context.state / "runs", store, self._params.grace)
         self._models = ModelFolders(context.state / "models", store)
-        params = self._params
-        server = Server(context.state / "serving", params.host, params.port, params.grpc_port)
+        server = Server(context.state / "serving", self._params, context.keys)
         self._deployments = Deployments(context.install, store, server)
 
     async def __aenter__(self) -> Self:
@@ -99,7 +99,15 @@ class LocalAdapter(Adapter, ReadsLogs, Infers):
                 return (wanted_model(desired, model),)
             case Deployment() as deployment:
                 return (wanted_server(desired, deployment, self._params),)
-        return ()
+        raise TerminalError(
+            f"this machine takes no {desired.resource.kind}; give it a Target that does",
+            reason=Reason.INVALID_SPEC,
+        )
+
+    @staticmethod
+    def faults(resource: Resource) -> Iterable[tuple[str, str]]:
+        if isinstance(resource, Model):
+            yield from model_faults(resource)
 
     def diff(self, wanted: Wanted, found: Found) -> tuple[Change, ...]:
         if wanted.digest in (found.digest, found.pending_digest):

@@ -36,11 +36,13 @@ from windlass_adapters.local.records import BrokenRecordError
 from windlass_adapters.local.servers import Listening, Server
 from windlass_schemas import (
     DEFAULT_NAMESPACE,
+    Autoscaling,
     Deployment,
     DeploymentSpec,
     Frozen,
     Key,
     Reason,
+    Rollout,
     digest_of,
     references_of,
 )
@@ -69,7 +71,7 @@ def wanted_server(desired: Desired, deployment: Deployment, params: LocalParams)
 
     Raises WaitingError while it has no artifact, TerminalError for what this machine does not do.
     """
-    refuse_what_is_not_offered(deployment)
+    refuse_what_is_not_offered(deployment, params)
     artifact = None
     for reference in references_of(deployment):
         if reference.output is not None:
@@ -87,7 +89,7 @@ def wanted_server(desired: Desired, deployment: Deployment, params: LocalParams)
         name=served_name(desired.owner.key),
         # Where it is served counts: a Target that moves takes its Deployments along.
         digest=digest_of(
-            body | {"host": params.host, "port": params.port, "grpc": params.grpc_port}
+            body | {"target": params.model_dump(mode="json", exclude={"python", "grace"})}
         ),
         body=body,
     )
@@ -96,15 +98,47 @@ def wanted_server(desired: Desired, deployment: Deployment, params: LocalParams)
 def serving_options(spec: DeploymentSpec) -> dict[str, JsonValue]:
     """How a Deployment wants to be served, in the words of the serving process."""
     options = DeploymentOptions.model_validate(spec.options)
-    delay = options.max_delay
+    delay, scaling = options.max_delay, spec.autoscaling
     return {
         "threads": options.threads or spec.resources.cpus or 1,
-        "replicas": spec.replicas or 1,
+        "replicas": max(scaling.min, 1) if scaling is not None else spec.replicas or 1,
+        "autoscaling": _autoscaling(scaling),
+        "rollout": _rollout(spec.rollout),
+        "access": spec.access or "public",
         "max_batch": options.max_batch,
         "max_delay": delay.total_seconds() if delay is not None else None,
         "max_waiting": options.max_waiting,
         "providers": list(options.providers),
     }
+
+
+def _autoscaling(scaling: Autoscaling | None) -> JsonValue:
+    if scaling is None:
+        return None
+    return {
+        "min": scaling.min,
+        "max": scaling.max,
+        "metric": scaling.metric,
+        "target": scaling.target,
+        "up": scaling.stabilisation.up.total_seconds(),
+        "down": scaling.stabilisation.down.total_seconds(),
+    }
+
+
+def _rollout(rollout: Rollout) -> JsonValue:
+    if (canary := rollout.canary) is not None:
+        return {
+            "way": "canary",
+            "weight": canary.weight,
+            "duration": canary.duration.total_seconds(),
+            "min_requests": canary.min_requests,
+            "max_error_rate": canary.max_error_rate,
+            "max_latency_ratio": canary.max_latency_ratio,
+        }
+    if (shadow := rollout.shadow) is not None:
+        duration = shadow.duration.total_seconds()
+        return {"way": "shadow", "weight": shadow.weight, "duration": duration, "min_requests": 1}
+    return None
 
 
 def served_name(key: Key) -> str:
@@ -177,6 +211,7 @@ class Deployments:
                 "uid": owner.uid,
                 "key": str(owner.key),
                 "digest": wanted.digest,
+                "artifact": body.artifact,
                 "model_path": str(self._store.path(body.artifact).absolute()),
                 "options": body.options,
             },
@@ -254,7 +289,8 @@ _STATES = {"Progressing": State.PROGRESSING, "Live": State.LIVE, "Failed": State
 
 
 def _url(live: Listening, name: str) -> str:
-    return f"http://{_place(live, live.port)}/v2/models/{name}/infer"
+    scheme = "https" if live.tls else "http"
+    return f"{scheme}://{_place(live, live.port)}/v2/models/{name}/infer"
 
 
 def _place(live: Listening, port: int) -> str:

@@ -6,6 +6,7 @@ Also the two records that go to the ``prepare`` process and come back.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -65,6 +66,8 @@ class DownloadError(Exception):
 
 def wanted_model(desired: Desired, model: Model) -> Wanted:
     """The one artifact of a Model. Raises TerminalError, and WaitingError for a missing input."""
+    for field, fault in model_faults(model):
+        raise TerminalError(f"{field}: {fault}", reason=Reason.INVALID_SPEC)
     spec = model.spec
     artifact: Artifact | None = None
     if spec.source.file is not None:
@@ -95,6 +98,14 @@ def wanted_model(desired: Desired, model: Model) -> Wanted:
     )
 
 
+def model_faults(model: Model) -> Iterator[tuple[str, str]]:
+    """What of a Model this machine cannot keep, whatever its artifact is."""
+    if model.spec.format != "onnx":
+        yield "spec.format", f"this machine serves onnx only, not {model.spec.format}"
+    if model.spec.source.s3 is not None:
+        yield "spec.source.s3", "this machine has no way to S3; use a sagemaker Target, or an url"
+
+
 def check_address(url: str, field: str) -> None:
     """Refuse what may be changed on its way: plain HTTP, but from this machine itself."""
     parts = urlsplit(url)
@@ -119,6 +130,12 @@ def _from_job(desired: Desired, model: Model) -> Artifact:
     for reference in references_of(model):
         if reference.output is not None:
             if found := desired.inputs.get(reference.slot):
+                if found.url is not None:
+                    raise TerminalError(
+                        f"{reference.field}: this output lies at {found.url} and not on this"
+                        " machine; give the Model the Target of the Job",
+                        reason=Reason.INVALID_SPEC,
+                    )
                 return found
             raise WaitingError(
                 f"{reference.field}: {reference.key.short} has no output {reference.output} yet",

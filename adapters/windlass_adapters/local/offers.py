@@ -5,28 +5,32 @@ The local adapter's share of ``normalise``; pure.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 
 from windlass_adapters.base import TerminalError
+from windlass_adapters.local.params import LocalParams
 from windlass_schemas import Deployment, DeploymentSpec, Reason
 
 
-def refuse_what_is_not_offered(deployment: Deployment) -> None:
+def refuse_what_is_not_offered(deployment: Deployment, params: LocalParams) -> None:
     """Raises TerminalError, reason InvalidSpec, that names every field at once."""
-    if found := "; ".join(_not_offered(deployment.spec)):
+    if found := "; ".join(_not_offered(deployment.spec, params)):
         raise TerminalError(found, reason=Reason.INVALID_SPEC)
 
 
-def _not_offered(spec: DeploymentSpec) -> Iterator[str]:
-    if spec.autoscaling is not None:
-        yield "spec.autoscaling: a local Target does not scale; leave it out"
-    if spec.rollout.canary is not None:
-        yield "spec.rollout.canary: a local Target swaps at once; leave it out"
-    if spec.rollout.shadow is not None:
-        yield "spec.rollout.shadow: a local Target swaps at once; leave it out"
-    if spec.access == "keys":
-        yield "spec.access: a local Target knows no keys; leave it out, or say public"
+def _not_offered(spec: DeploymentSpec, params: LocalParams) -> Iterator[str]:
+    if spec.access is None and not _is_loopback(params.host):
+        yield f"spec.access: the Target listens on {params.host}; say keys or public"
     if spec.resources.memory is not None:
-        yield "spec.resources.memory: a local Target sets no limit; leave it out"
+        yield "spec.resources.memory: on a local Target say spec.params.memory of the Target"
     if spec.resources.gpus:
         yield "spec.resources.gpus: on a local Target say spec.options.providers instead"
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can ask."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

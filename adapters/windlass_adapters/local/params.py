@@ -6,8 +6,17 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from windlass_schemas import Frozen
+from windlass_schemas import MEMORY_PATTERN, Frozen, parse_memory
 from windlass_schemas.scalars import Duration
+
+
+class Tls(Frozen):
+    """A certificate and its key: files in PEM on this machine."""
+
+    certificate: str = Field(min_length=1)
+    """Path of the certificate, with those between it and the root."""
+    key: str = Field(min_length=1)
+    """Path of its key; read by the serving process alone."""
 
 
 class LocalParams(Frozen):
@@ -19,6 +28,10 @@ class LocalParams(Frozen):
     """Port on which models are served; 0 takes a free one."""
     grpc_port: int | None = Field(default=None, ge=0, le=65535)
     """Port on which models are served over gRPC; 0 takes a free one. Not at all, when absent."""
+    tls: Tls | None = None
+    """Serve by TLS; plain HTTP, when absent."""
+    memory: str | None = Field(default=None, pattern=MEMORY_PATTERN)
+    """What all models together may take, for example ``4Gi``; who is not asked for sleeps then."""
     python: str | None = Field(default=None, min_length=1)
     """The Python for ``.py`` entrypoints; by default the one that runs Windlass."""
     daemon: str = ""
@@ -26,6 +39,11 @@ class LocalParams(Frozen):
     whichever opens the Target first."""
     grace: Duration = timedelta(seconds=10)
     """How long a program that must stop has between TERM and KILL."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """``memory`` in bytes."""
+        return parse_memory(self.memory) if self.memory is not None else None
 
 
 class NoOptions(Frozen):

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from windlass_adapters.base import AmbiguousError
+from windlass_adapters.local.params import LocalParams
 from windlass_adapters.local.processes import ProcessId, is_alive, launch, send
 from windlass_adapters.local.records import read_process, write_record
 from windlass_adapters.local.storage import load, writing
@@ -32,6 +33,8 @@ class Listening(BaseModel):
     host: str
     port: int
     grpc_port: int | None = None
+    memory: int | None = None
+    tls: bool = False
 
     @property
     def process(self) -> ProcessId:
@@ -55,11 +58,10 @@ class Starting:
 class Server:
     """The serving process of one folder."""
 
-    def __init__(self, folder: Path, host: str, port: int, grpc_port: int | None = None) -> None:
+    def __init__(self, folder: Path, params: LocalParams, keys: Path | None = None) -> None:
         self.folder = folder.absolute()
-        self._host = host
-        self._port = port
-        self._grpc_port = grpc_port
+        self._params = params
+        self._keys = keys
         self._stopping: ProcessId | None = None
 
     def look(self) -> Listening | Starting | None:
@@ -72,11 +74,14 @@ class Server:
 
     def is_as_wanted(self, listening: Listening) -> bool:
         """Whether it listens where the Target says."""
+        params = self._params
         return (
-            listening.host == self._host
-            and self._port in (0, listening.port)
-            and (listening.grpc_port is None) == (self._grpc_port is None)
-            and self._grpc_port in (None, 0, listening.grpc_port)
+            listening.host == params.host
+            and params.port in (0, listening.port)
+            and (listening.grpc_port is None) == (params.grpc_port is None)
+            and params.grpc_port in (None, 0, listening.grpc_port)
+            and listening.memory == params.memory_bytes
+            and listening.tls == (params.tls is not None)
         )
 
     def start(self) -> None:
@@ -88,15 +93,24 @@ class Server:
                 error.replace(self.folder / "last-error.json")
             # Nobody, until the new process says who it is: also shows that the disk takes files.
             write_record(self.folder / "starting.json", ProcessId(0, 0, "")._asdict())
-            place = ["--host", self._host, "--port", str(self._port)]
-            if self._grpc_port is not None:
-                place += ["--grpc-port", str(self._grpc_port)]
-            arguments = [SERVING_MODULE, "--state", str(self.folder), *place]
+            arguments = [SERVING_MODULE, "--state", str(self.folder), *self._place()]
             try:
                 record = str(self.folder / "starting.json")
                 launch(LAUNCHER_MODULE, [record, *arguments], self.folder / "serving.log")
             except TimeoutError as timeout:
                 raise AmbiguousError(str(timeout)) from None
+
+    def _place(self) -> list[str]:
+        params = self._params
+        flags = ["--host", params.host, "--port", str(params.port)]
+        if params.grpc_port is not None:
+            flags += ["--grpc-port", str(params.grpc_port)]
+        if params.tls is not None:
+            paths = (params.tls.certificate, params.tls.key)
+            flags += ["--tls", *(str(Path(path).absolute()) for path in paths)]
+        if params.memory_bytes is not None:
+            flags += ["--memory", str(params.memory_bytes)]
+        return flags if self._keys is None else [*flags, "--keys", str(self._keys)]
 
     def stop(self, listening: Listening) -> None:
         """Ask it to finish its requests and go; once, for a second time means at once."""

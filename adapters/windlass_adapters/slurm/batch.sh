@@ -12,7 +12,7 @@ if [ "$1" = --map ]; then
     JOB=$(sed -n "$((INDEX + 1))p" "$2/map" 2>/dev/null)
     INDEX=
 fi
-if ! cd -- "$JOB" 2>/dev/null || [ "$(cat token 2>/dev/null)" != "${JOB##*/}" ]; then
+if ! cd -- "$JOB" 2>/dev/null || ! [ -s words ]; then
     echo "windlass: ${JOB:-the run of array index $SLURM_ARRAY_TASK_ID} is not to be seen on $(hostname)" >&2
     exit 97
 fi
@@ -40,16 +40,24 @@ if [ -n "$INDEX" ]; then
         mkdir -p "$WINDLASS_WORK" && cp -R template/. "$WINDLASS_WORK/" && : >"ready$E" || stop 97
     fi
 fi
-words() { # words FILE: reads its NUL-ended words into WORDS
+take() { # reads the next list of the file words: how many, then each, all ended by NUL
+    local count word
+    IFS= read -r -d '' count <&3
     WORDS=()
-    while IFS= read -r -d '' word; do WORDS+=("$word"); done <"$1"
+    while [ "$count" -gt 0 ]; do
+        IFS= read -r -d '' word <&3
+        WORDS+=("$word")
+        count=$((count - 1))
+    done
 }
-words dirs
-for folder in "${WORDS[@]}"; do mkdir -p -- "$WINDLASS_WORK/$folder"; done
-words flags
-FLAGS=("${WORDS[@]}")
-words argv
-ARGV=("${WORDS[@]}")
+exec 3<words
+take && IMAGE=${WORDS[0]}
+take && INSIDE=${WORDS[0]:-$WINDLASS_WORK}
+take && RUNTIMES=("${WORDS[@]}")
+take && FLAGS=("${WORDS[@]}")
+take && ARGV=("${WORDS[@]}")
+take && for folder in "${WORDS[@]}"; do mkdir -p -- "$WINDLASS_WORK/$folder"; done
+exec 3<&-
 event start
 [ -s setup.sh ] && . ./setup.sh
 
@@ -59,9 +67,8 @@ STDOUT=log/stdout$E
 STDERR=log/stderr$E
 
 find_runtime() {
-    words runtimes
-    for RUNTIME in "${WORDS[@]}"; do command -v "$RUNTIME" >/dev/null 2>&1 && return; done
-    echo "windlass: none of ${WORDS[*]} is on the PATH of $(hostname)" >>"$STDERR"
+    for RUNTIME in "${RUNTIMES[@]}"; do command -v "$RUNTIME" >/dev/null 2>&1 && return; done
+    echo "windlass: none of ${RUNTIMES[*]} is on the PATH of $(hostname)" >>"$STDERR"
     stop 95
 }
 
@@ -99,9 +106,8 @@ keep_image() { # keep_image FILE NAME
         ln -sfn "../cas/sha256/${digest:0:2}/$digest" "$2"
 }
 
-if [ -s image ]; then
+if [ -n "$IMAGE" ]; then
     find_runtime
-    IMAGE=$(cat image)
     case $IMAGE in *://*) pull_image "$IMAGE" ;; esac
     export APPTAINER_NO_EVAL=1 SINGULARITY_NO_EVAL=1
     for name in $(compgen -e); do
@@ -111,8 +117,6 @@ if [ -s image ]; then
                 ;;
         esac
     done
-    INSIDE=$WINDLASS_WORK
-    [ -s pwd ] && INSIDE=$(cat pwd)
     set -- "$RUNTIME" exec "${FLAGS[@]}" --bind "$JOB:$JOB" --pwd "$INSIDE" "$IMAGE" /bin/sh
     FROM=/ # not from a folder in the home: the home would be shown again
 else

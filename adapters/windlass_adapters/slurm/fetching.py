@@ -22,7 +22,6 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import AdapterError, TransientError, WaitingError
 from windlass_adapters.slurm.connection import Connection
-from windlass_adapters.slurm.gathering import Gathering
 from windlass_adapters.slurm.login import Login
 from windlass_adapters.slurm.naming import Place
 from windlass_schemas import Artifact, Reason
@@ -30,6 +29,8 @@ from windlass_schemas import Artifact, Reason
 INLINE = 8 << 20
 """Bytes of outputs that come along in one answer."""
 PIECE = 4 << 20
+BATCH = 100
+"""Runs that tell their outputs in one answer."""
 TURN = 10.0
 """Seconds of transfer for which others wait at most."""
 
@@ -68,15 +69,34 @@ class Fetching:
         self._store = store
         self._folder = folder
         self._manifests: dict[Place, Mapping[str, Manifest]] = {}
-        self._collect: Gathering[Place, Mapping[str, Manifest]] = Gathering(self._ask, 50, 0.0)
+        self._refused: dict[Place, AdapterError] = {}
+        self._asking = asyncio.Lock()
         self._transferring = asyncio.Lock()
 
+    async def ask(self, places: Sequence[Place]) -> None:
+        """Have many runs tell their outputs, in few questions. A refusal is told by ``fetch``."""
+        async with self._asking:
+            unknown = [place for place in places if place not in self._manifests]
+            for batch in (unknown[i : i + BATCH] for i in range(0, len(unknown), BATCH)):
+                try:
+                    answers = await self._ask(batch)
+                except AdapterError as error:
+                    answers = [error] * len(batch)
+                for place, answer in zip(batch, answers, strict=True):
+                    if isinstance(answer, AdapterError):
+                        self._refused[place] = answer
+                    else:
+                        self._manifests[place] = answer
+
     async def fetch(self, place: Place, paths: Mapping[str, str]) -> Fetched:
-        """Everything that a run wrote; or as much as comes in one turn. Raises AdapterError."""
+        """Everything that a run wrote; or as much as comes in one turn. Raises AdapterError.
+
+        ``ask`` comes first.
+        """
         if not paths:
             return Fetched({})
         if place not in self._manifests:
-            self._manifests[place] = await self._collect(place)
+            raise self._refused.pop(place, None) or TransientError("its outputs are not known yet")
         manifest = self._manifests[place]
         bad = [f"output {name}: {said.bad}" for name, said in manifest.items() if said.bad]
         if bad:

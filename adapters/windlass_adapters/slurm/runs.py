@@ -155,7 +155,15 @@ class Runs:
         self._places |= {e.name: place for e, place in places.items()}
         look = await self.watch.look([p for e, p in places.items() if not self._known(p)])
         self._report_orphans(look)
-        return {e: await self._observe(owner, e, places[e], look) for owner, e in externals}
+        verdicts = {
+            p: judge(self._evidence(p, look)) for p in places.values() if not self._known(p)
+        }
+        good = [place for place, verdict in verdicts.items() if verdict.kind is Kind.GOOD]
+        await self._fetching.ask([p for p in good if (o := _order(look, p)) and o.outputs])
+        return {
+            e: await self._observe(owner, e, places[e], look, verdicts.get(places[e]))
+            for owner, e in externals
+        }
 
     async def read_log(
         self, external: External, stream: Literal["stdout", "stderr"], offset: int
@@ -185,23 +193,24 @@ class Runs:
         return memory
 
     async def _observe(
-        self, owner: Owner, external: External, place: Place, look: Look
+        self, owner: Owner, external: External, place: Place, look: Look, verdict: Verdict | None
     ) -> Observation:
         memory = self._remember(place)
         if memory.over is not None:
             return memory.over
+        assert verdict is not None, "what is not over was judged"
         if memory.submitted is not None and memory.submitted > look.taken:
             return _progressing(external.name, owner.uid, f"submitted as job {memory.job}")
-        order = look.records[place.token].order if place.token in look.records else None
+        order = _order(look, place)
         if order is not None and order.uid != owner.uid:
             return _progressing(external.name, order.uid, "belongs to another object")
-        verdict = judge(self._evidence(place, memory, look))
         try:
             return await self._conclude(owner, external, place, verdict, order)
         except AdapterError as error:
             return Unknown(str(error))
 
-    def _evidence(self, place: Place, memory: Memory, look: Look) -> Evidence:
+    def _evidence(self, place: Place, look: Look) -> Evidence:
+        memory = self._remember(place)
         rows = look.rows_of(place.token, place.job_name)
         alive = any(row.state in LIVE for row in rows)
         memory.unseen = None if alive else memory.unseen or look.taken
@@ -305,6 +314,12 @@ class Runs:
         answer = (await self._login.call("find", {"owners": list(dict.fromkeys(tags))})).get("runs")
         runs = [run for run in answer if isinstance(run, dict)] if isinstance(answer, list) else []
         return [[run for run in runs if run.get("tag") == tag] for tag in tags]
+
+
+def _order(look: Look, place: Place) -> Order | None:
+    """What the run's folder says of it, if the look has read that."""
+    record = look.records.get(place.token)
+    return record.order if record else None
 
 
 def _progressing(

@@ -25,17 +25,21 @@ def texts_of(
 ) -> dict[str, str]:
     """The small files of a run's folder, by path; the declared environment is not among them."""
     folder = f"{root}/jobs/{place.owner}/{place.token}"
+    pwd = body.options.container.pwd
+    lists = (
+        [_image(folder, body.image) if body.image else ""],
+        [pwd or ""],
+        _runtimes(body, params),
+        _flags(body),
+        _argv(body),
+        sorted({str(PurePosixPath(path).parent) for path in body.outputs.values()} - {"."}),
+    )
     found = {
-        "argv": _words(_argv(body)),
-        "dirs": _words(sorted({str(PurePosixPath(p).parent) for p in body.outputs.values()})),
-        "flags": _words(_flags(body)),
-        "runtimes": _words(_runtimes(body, params)),
-        "setup.sh": "".join(f"{line}\n" for line in body.setup),
+        "words": "".join(_list(words) for words in lists),
         "environ.sh": _given(folder, owner, attempt, body),
     }
-    if body.image is not None:
-        found["image"] = _image(folder, body.image)
-        found["pwd"] = body.options.container.pwd or ""
+    if body.setup:
+        found["setup.sh"] = "".join(f"{line}\n" for line in body.setup)
     return found
 
 
@@ -129,5 +133,6 @@ def _given(folder: str, owner: Owner, attempt: int, body: RunBody) -> str:
     return "".join(lines)
 
 
-def _words(words: Sequence[str]) -> str:
-    return "".join(f"{word}\0" for word in words)
+def _list(words: Sequence[str]) -> str:
+    """As ``take`` in batch.sh reads it."""
+    return "".join(f"{word}\0" for word in (str(len(words)), *words))

@@ -6,7 +6,7 @@ Each call yields before its effect and after it, so that a test can stop it on e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import ClassVar, Self
 
@@ -55,6 +55,8 @@ class MemoryAdapter(Adapter):
 
     def __init__(self, context: AdapterContext, params: BaseModel) -> None:
         self._context = context
+        self._bodies: dict[External, Mapping[str, JsonValue]] = {}
+        """As they were at the last look."""
 
     @classmethod
     def for_backend(
@@ -79,8 +81,14 @@ class MemoryAdapter(Adapter):
         await asyncio.sleep(0)
         self.backend.call("observe_many")
         seen = {external: self._look(external) for _, external in externals}
+        view = self.backend.view()
+        self._remember([held for _, e in externals if (held := _pick(view, e))])
         await asyncio.sleep(0)
         return seen
+
+    def _remember(self, seen: Iterable[Held]) -> None:
+        """A plan compares what was seen, not what has become of it since."""
+        self._bodies |= {held.external: held.body for held in seen}
 
     def _look(self, external: External) -> Observation:
         held = _pick(self.backend.view(), external) or self._written(external)
@@ -102,8 +110,10 @@ class MemoryAdapter(Adapter):
             listed = {h.external[:2] for h in found}
             over = [h for n, h in self.backend.written.items() if n not in listed]
             found += [h for h in over if h.owner_uid == owner.uid]
+        answer = [_found(held) for held in found]
+        self._remember(found)
         await asyncio.sleep(0)
-        return [_found(held) for held in found]
+        return answer
 
     async def apply(self, owner: Owner, action: Create | Update) -> Found:
         operation = "create" if isinstance(action, Create) else "update"
@@ -114,9 +124,10 @@ class MemoryAdapter(Adapter):
             if isinstance(action, Create)
             else self._update(owner, action)
         )
+        made = _found(held)
         await asyncio.sleep(0)
         self.backend.reply(operation)
-        return _found(held)
+        return made
 
     def _create(self, owner: Owner, action: Create) -> Held:
         wanted = action.wanted
@@ -151,9 +162,8 @@ class MemoryAdapter(Adapter):
         body: dict[str, JsonValue] = {**spec, "inputs": inputs, "files": files}
         match resource:
             case Job():
-                for later in ("timeLimit", "retries", "onChange"):
-                    body.pop(later, None)
-                digest = digest_of(body)
+                later = ("timeLimit", "retries", "onChange")  # none of it decides the result
+                digest = digest_of({name: v for name, v in body.items() if name not in later})
                 name = f"{owner.key.namespace}.{owner.key.name}-{owner.uid[:8]}-{digest[7:15]}"
                 return (Wanted("run", name, digest, body, completes=True),)
             case Model() | Deployment():
@@ -164,13 +174,11 @@ class MemoryAdapter(Adapter):
                 return ()
 
     def diff(self, wanted: Wanted, found: Found) -> tuple[Change, ...]:
-        held = _pick(self.backend.view(), found.external)
-        if held is None:
-            return ()
+        body = self._bodies.get(found.external, wanted.body)
         return tuple(
-            Change(f"/{path}", held.body.get(path), value)
+            Change(f"/{path}", body.get(path), value)
             for path, value in wanted.body.items()
-            if held.body.get(path) != value
+            if body.get(path) != value
         )
 
     def classify(self, exception: Exception) -> ErrorClass:
@@ -200,6 +208,7 @@ def _found(held: Held) -> Found:
         state=held.state,
         digest=held.in_force if moving else held.digest,
         pending_digest=held.digest if moving else None,
+        reason=held.reason,
         message=held.message,
         attempt_counts=held.attempt_counts,
         outputs=held.outputs,

@@ -25,7 +25,7 @@ from windlass_adapters.base import (
     WaitingError,
     Wanted,
 )
-from windlass_schemas import Artifact
+from windlass_schemas import Artifact, Reason
 
 _START = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -66,6 +66,7 @@ class Held:
     body: Mapping[str, JsonValue]
     state: State
     outputs: Mapping[str, Artifact] = field(default_factory=dict)
+    reason: Reason | None = None
     message: str = ""
     attempt_counts: bool = True
     in_force: str | None = None
@@ -233,13 +234,19 @@ class MemoryBackend:
     # -- what happens by itself -----------------------------------------------------------------
 
     def finish(
-        self, name: str = "", *, ok: bool = True, message: str = "", counts: bool = True
+        self,
+        name: str = "",
+        *,
+        ok: bool = True,
+        message: str = "",
+        counts: bool = True,
+        reason: Reason | None = None,
     ) -> None:
         """End the one run of that name that is going on."""
         (held,) = [h for h in self.all("run", name) if h.state is State.PROGRESSING]
         held.state = State.SUCCEEDED if ok else State.FAILED
         held.since = self.clock()
-        held.message, held.attempt_counts = message, counts
+        held.message, held.attempt_counts, held.reason = message, counts, reason
         outputs = held.body.get("outputs")
         if ok and isinstance(outputs, dict):
             held.outputs = {o: artifact(f"{held.digest}/{o}", o) for o in outputs}

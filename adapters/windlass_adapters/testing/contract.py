@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ from windlass_adapters.testing.backend import MemoryBackend, Personality
 from windlass_adapters.testing.documents import job, kept_file
 from windlass_adapters.testing.schedules import FAULTS, Depth, Theatre
 from windlass_adapters.testing.stories import STORIES
-from windlass_schemas import digest_of, key_of
+from windlass_schemas import Artifact, digest_of, key_of
 
 CLASSES = (TransientError, WaitingError, TerminalError, AmbiguousError)
 LIMIT = 60.0
@@ -57,6 +57,8 @@ class Rig(Protocol):
     """Built for the backend, not opened yet."""
     documents: Sequence[Document]
     """One of each kind that the adapter serves, valid, and with what it names kept."""
+    inputs: Mapping[str, Artifact] = {}
+    """What they need from other objects, by slot (``Model/default/wine:artifact``), and kept."""
 
     @abstractmethod
     async def count(self, owner: Owner) -> int:
@@ -107,17 +109,17 @@ class AdapterContract:
         """Names decide what is looked up after a crash."""
         async with self.open(tmp_path) as (rig, adapter):
             for document in rig.documents:
-                first = adapter.normalise(_desired(document))
+                first = adapter.normalise(_desired(rig, document))
                 assert first, f"{document.resource.kind} wants nothing"
-                assert first == adapter.normalise(_desired(document))
+                assert first == adapter.normalise(_desired(rig, document))
                 assert len({(w.role, w.name) for w in first}) == len(first)
 
     async def test_creating_twice_makes_one(self, tmp_path: Path) -> None:
         """What this owner already holds under that name is returned."""
         async with self.open(tmp_path) as (rig, adapter):
             for document in rig.documents:
-                made = await _create(adapter, document)
-                again = await _create(adapter, document)
+                made = await _create(rig, adapter, document)
+                again = await _create(rig, adapter, document)
                 assert [f.external for f in again] == [f.external for f in made]
                 assert await rig.count(_owner(document)) == len(made)
 
@@ -129,10 +131,10 @@ class AdapterContract:
             document = rig.documents[0]
             lost = rig.lose_reply()
             with suppress(AdapterError):
-                await _create(adapter, document)
+                await _create(rig, adapter, document)
                 assert not lost, "the reply came though the rig has lost it"
             owner = _owner(document)
-            wanted = adapter.normalise(_desired(document))[0]
+            wanted = adapter.normalise(_desired(rig, document))[0]
             found = await adapter.find(owner)
             names = [(f.external.role, f.external.name) for f in found]
             assert names == [(wanted.role, _attempt(wanted).name)]
@@ -145,7 +147,7 @@ class AdapterContract:
         async with self.open(tmp_path) as (rig, adapter):
             for document in rig.documents:
                 owner = _owner(document)
-                made = (await _create(adapter, document))[0].external
+                made = (await _create(rig, adapter, document))[0].external
                 other = External(made.role, f"{made.name}-x", f"{made.external_id}-x")
                 seen = await adapter.observe_many([(owner, made), (owner, other)])
                 assert isinstance(seen[made], Found)
@@ -156,7 +158,7 @@ class AdapterContract:
         async with self.open(tmp_path) as (rig, adapter):
             for document in (d for d in rig.documents if d.resource.kind == "Job"):
                 owner = _owner(document)
-                run = (await _create(adapter, document))[0].external
+                run = (await _create(rig, adapter, document))[0].external
                 await rig.finish(run)
                 async with asyncio.timeout(LIMIT):
                     while not await _succeeded(adapter, owner, run):
@@ -169,7 +171,7 @@ class AdapterContract:
         async with self.open(tmp_path) as (rig, adapter):
             for document in rig.documents:
                 owner = _owner(document)
-                made = await _create(adapter, document)
+                made = await _create(rig, adapter, document)
                 async with asyncio.timeout(LIMIT):
                     while await rig.count(owner) or await adapter.find(owner):
                         for found in made:  # asked again as long as it is there, as a pass does
@@ -182,7 +184,7 @@ class AdapterContract:
         """The uid decides, not the name."""
         async with self.open(tmp_path) as (rig, adapter):
             for document in rig.documents:
-                made = await _create(adapter, document)
+                made = await _create(rig, adapter, document)
                 stranger = _owner(document, uid="f" * 32)
                 for found in made:
                     with suppress(AdapterError):
@@ -194,7 +196,7 @@ class AdapterContract:
         """Unknown is not absent: else everything would be made anew while the backend is away."""
         async with self.open(tmp_path) as (rig, adapter):
             document = rig.documents[0]
-            made = (await _create(adapter, document))[0].external
+            made = (await _create(rig, adapter, document))[0].external
             owner = _owner(document)
             if not rig.break_off():
                 return  # a backend on this very machine is never away
@@ -289,8 +291,8 @@ def _attempt(wanted: Wanted) -> Wanted:
     return replace(wanted, name=f"{wanted.name}-a1") if wanted.completes else wanted
 
 
-def _desired(document: Document) -> Desired:
-    return Desired(_owner(document), document.resource, document.files)
+def _desired(rig: Rig, document: Document) -> Desired:
+    return Desired(_owner(document), document.resource, document.files, rig.inputs)
 
 
 async def _succeeded(adapter: Adapter, owner: Owner, run: External) -> bool:
@@ -298,9 +300,15 @@ async def _succeeded(adapter: Adapter, owner: Owner, run: External) -> bool:
     return isinstance(seen, Found) and seen.state is State.SUCCEEDED
 
 
-async def _create(adapter: Adapter, document: Document) -> list[Found]:
-    """Everything that a document wants, each waited for no longer than its own call."""
-    return [
-        await adapter.apply(_owner(document), Create(_attempt(wanted)))
-        for wanted in adapter.normalise(_desired(document))
-    ]
+async def _create(rig: Rig, adapter: Adapter, document: Document) -> list[Found]:
+    """Everything that a document wants. What must be waited for first is asked for again."""
+    made = []
+    async with asyncio.timeout(LIMIT):
+        for wanted in adapter.normalise(_desired(rig, document)):
+            while True:
+                try:
+                    made.append(await adapter.apply(_owner(document), Create(_attempt(wanted))))
+                    break
+                except WaitingError:
+                    await asyncio.sleep(0.05)
+    return made

@@ -76,6 +76,8 @@ class Tally:
 
     schedules: int = 0
     interleavings: int = 0
+    orders: int = 0
+    """What the interleavings stand for at least, those included that make no difference."""
 
 
 TALLY = Tally()

@@ -7,22 +7,47 @@ another store has an await there, and another process may write in between.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from windlass.store.base import Object
+from windlass.store.base import Claim, Entry, ExternalRecord, Object, Outcome
 from windlass.store.sqlite import SqliteStore
 from windlass_schemas import Key
+
+
+@dataclass(frozen=True)
+class Said:
+    """One word to the store, as far as it matters who else speaks at that time."""
+
+    reads: Key | None = None
+    """Whose state it reads; what it reads beside that, no pass ever writes."""
+    writes: Key | None = None
 
 
 class SteppedStore(SqliteStore):
     """Every read is a step too, at which a test may kill the reader or let another one write."""
 
+    last: Said = Said()
+    """The last word of a pass."""
+
     async def get(self, key: Key) -> Object | None:
+        self.last = Said(reads=key)
+        found = await super().get(key)
         await self._db.run(_nothing)
-        return await super().get(key)
+        return found
 
     async def dependents(self, key: Key) -> Sequence[Key]:
+        self.last = Said()
+        found = await super().dependents(key)
         await self._db.run(_nothing)
-        return await super().dependents(key)
+        return found
+
+    async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry | None) -> None:
+        self.last = Said(writes=claim.object.key)
+        await super().intend(claim, record, entry)
+
+    async def commit(self, claim: Claim, outcome: Outcome) -> None:
+        self.last = Said(writes=claim.object.key)
+        await super().commit(claim, outcome)
 
 
 def _nothing() -> None:

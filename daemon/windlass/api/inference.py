@@ -12,7 +12,7 @@ from windlass.api.problems import ProblemError, key_from
 from windlass.api.runtime import Runtime
 from windlass.api.views import Problem
 from windlass.store.base import ExternalRecord, Object, RecordState
-from windlass_adapters.base import Infers
+from windlass_adapters.base import SERVING_ROLES, Infers
 from windlass_schemas import DEFAULT_NAMESPACE
 
 MAX_BODY = 256 << 20
@@ -27,11 +27,11 @@ _DROPPED = frozenset(
 
 
 def serving(found: Object) -> ExternalRecord | None:
-    """What of a Deployment answers requests: the last of its lasting externals."""
+    """What of a Deployment answers requests: the newest external whose role says so."""
     live = [
         record
         for record in found.externals
-        if record.state is RecordState.CREATED and not record.wanted.completes
+        if record.state is RecordState.CREATED and record.wanted.role in SERVING_ROLES
     ]
     return live[-1] if live else None
 

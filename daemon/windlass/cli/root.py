@@ -26,6 +26,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+importing = typer.Typer(help="Make specs of what another system was told.")
+app.add_typer(importing, name="import")
+
 Server = Annotated[
     str,
     typer.Option("--server", envvar="WINDLASS_SERVER", help="Where the daemon answers."),
@@ -324,12 +327,95 @@ def schema(
     schema(kind, write)
 
 
+@importing.command()
+def mltask(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.json")],
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT.py|PROJECT.zip")],
+    to: Annotated[Path, typer.Option(help="The folder of the specs.")] = Path(),
+    cluster: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=[USER@]HOST[:PORT]/ROOT", help="Where a cluster is."),
+    ] = None,
+    images: Annotated[str, typer.Option(help="Folder of the images on the cluster.")] = "",
+    datasets: Annotated[str, typer.Option(help="Folder of the datasets on the cluster.")] = "",
+    output: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="A file to keep of each run.")
+    ] = None,
+) -> None:
+    """Turn one task of an older Slurm submitter into specs. Needs no daemon."""
+    from windlass.cli.importing import mltask, pairs
+    from windlass.mltask import Places
+
+    places = Places(images, datasets, pairs(cluster or [], "--cluster"))
+    mltask(config, script, to, places, pairs(output or [], "--output"))
+
+
 @app.command()
 def doctor(state: State = None, as_json: Json = False, server: Server = SERVER) -> int:
     """Check this machine and the daemon; each line says what to do."""
     from windlass.cli.doctor import doctor
 
     return doctor(server, state, as_json)
+
+
+keys = typer.Typer(help="API keys of served models. Need no daemon; hold within a second.")
+app.add_typer(keys, name="keys")
+KeyName = Annotated[str, typer.Argument(metavar="NAME", help="What you call the key.")]
+
+
+@keys.command("create")
+def keys_create(
+    name: KeyName,
+    namespace: Annotated[str | None, typer.Option("-n", "--namespace")] = None,
+    deployment: Annotated[
+        str | None, typer.Option("--deployment", help="One only.  [default: all of the namespace]")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Requests a second.  [default: no limit]")
+    ] = None,
+    state: State = None,
+) -> None:
+    """Make a key and print it, once."""
+    from windlass.cli.access import create
+
+    create(state, name, namespace, deployment, rate)
+
+
+@keys.command("list")
+def keys_list(state: State = None, as_json: Json = False) -> None:
+    """List the keys, without the keys."""
+    from windlass.cli.access import show
+
+    show(state, as_json)
+
+
+@keys.command("rotate")
+def keys_rotate(
+    name: KeyName,
+    overlap: Annotated[str, typer.Option(help="How long the old one still holds.")] = "1h",
+    state: State = None,
+) -> None:
+    """Make another key of that name and print it, once."""
+    from windlass.cli.access import rotate
+    from windlass.cli.waiting import duration_of
+
+    rotate(state, name, duration_of(overlap).total_seconds())
+
+
+@keys.command("revoke")
+def keys_revoke(name: KeyName, state: State = None) -> None:
+    """Refuse a key from now on."""
+    from windlass.cli.access import revoke
+
+    revoke(state, name)
+
+
+@app.command()
+def usage(state: State = None, as_json: Json = False) -> None:
+    """List requests by Deployment and key, the most used first."""
+    from windlass.cli.access import usage
+
+    usage(state, as_json)
 
 
 @app.command()

@@ -69,7 +69,7 @@ class Goal:
     """A revision that the object's source must have reached first."""
 
 
-def _duration(text: str) -> timedelta:
+def duration_of(text: str) -> timedelta:
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -84,7 +84,7 @@ def wait(client: Client, name: str, condition: str, timeout: str, revision: str)
     goal = Goal(key_of(name), known[condition.lower()], revision)
     client.get("/api/v1/sources", SourceList)  # a daemon must be there when the wait begins
     with Progress.shown() as progress:
-        view = _until(client, goal, _duration(timeout), progress)
+        view = _until(client, goal, duration_of(timeout), progress)
     url = f" at {view.status.url}" if view and view.status.url else ""
     said = "deleted" if goal.condition == "Deleted" else goal.condition
     say(f"{goal.key.short} is {said}{url}")
@@ -173,7 +173,7 @@ def _done(goal: Goal, view: ObjectView, progress: Progress) -> bool:
 
 def wait_for_sync(client: Client, key: Key, token: str, timeout: str) -> None:
     """Until a pass has answered the sync, and nothing more is due at once. Raises Failure."""
-    limit = _duration(timeout)
+    limit = duration_of(timeout)
     deadline = time.monotonic() + limit.total_seconds()
     with Progress.shown() as progress:
         while True:

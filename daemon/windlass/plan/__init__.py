@@ -23,6 +23,7 @@ from windlass.plan.situation import (
     Situation,
     Step,
     Verdict,
+    last_first,
     stalled,
 )
 from windlass.store.base import RecordState
@@ -78,7 +79,7 @@ def _planned(s: Situation) -> Plan:
 def _last_applied(s: Situation) -> tuple[Wanted, ...]:
     return tuple(
         r.wanted
-        for r in s.object.externals
+        for r in reversed(last_first(s.object.externals))
         if r.target == s.target and r.state in (RecordState.CREATED, RecordState.INTENDED)
     )
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from windlass.plan.situation import Plan, Situation, Step, Verdict, delete, pause_after, unknown
+from windlass.plan.situation import (
+    Plan,
+    Situation,
+    Step,
+    Verdict,
+    delete,
+    last_first,
+    pause_after,
+    unknown,
+)
 from windlass.store.base import ExternalRecord, RecordState
 from windlass_adapters.base import Absent, State, Unknown
 from windlass_schemas import Reason
@@ -19,7 +28,8 @@ def plan_deletion(s: Situation) -> Plan:
     if waiting:
         message = f"waits until {', '.join(waiting)} is gone"
         return Plan(_going(s, Reason.DELETING, message, after=s.resync))
-    if s.object.resource.policy.on_delete == "orphan":
+    policy = s.object.resource.policy
+    if policy.on_delete == "orphan" or policy.adopt:  # what was taken over is given back
         records = tuple(replace(r, state=RecordState.ORPHANED) for r in s.object.externals)
         return Plan(_going(s, Reason.DELETING, "left behind"), records=records, finalize=True)
     ready = s.object.status.condition("Ready")
@@ -45,11 +55,13 @@ def _remove(s: Situation) -> Plan:
     records: list[ExternalRecord] = []
     steps: list[Step] = []
     waiting: Verdict | None = None
-    for record in reversed(s.object.externals):
+    for record in last_first(s.object.externals):
+        if waiting is not None and not record.wanted.completes:
+            break  # what was made earlier may be in use by what is still going
         seen = s.seen(record)
         what = f"{record.wanted.role} {record.wanted.name}"
         if isinstance(seen, Unknown):
-            waiting = replace(unknown(s, seen.message), ready="False")
+            waiting = replace(unknown(s, seen), ready="False")
         elif isinstance(seen, Absent):
             missing = replace(record, absent_since=record.absent_since or s.now)
             remaining = s.absent_for(missing).total_seconds()

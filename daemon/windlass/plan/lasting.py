@@ -16,6 +16,7 @@ from windlass.plan.situation import (
     Verdict,
     create,
     delete,
+    last_first,
     pause_after,
     progressing,
     stalled,
@@ -32,6 +33,8 @@ FIGHT_WINDOW = timedelta(minutes=10)
 FIGHT_DELAY = 60.0
 """Seconds between self-heals in a fight; doubles with each, up to five minutes."""
 FIGHT_DELAY_CAP = 300.0
+TRY_AGAIN = 300.0
+"""Seconds until what failed for want of capacity is tried once more."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ def plan_lasting(s: Situation, wanted: tuple[Wanted, ...]) -> Plan:
             verdict = _describe(finding.verdict, finding.found)
             steps: list[Step] = []
             if finding.step is not None:
-                steps = [finding.step, *_later(s, item, wanted)]
+                intent = replace(finding.step.intent, rank=wanted.index(item))
+                steps = [replace(finding.step, intent=intent), *_later(s, item, wanted)]
             return Plan(verdict, tuple(steps), tuple(records))
         assert finding.found is not None
         settled.append(finding.found)
@@ -76,12 +80,16 @@ def _examine(s: Situation, wanted: Wanted, record: ExternalRecord | None) -> _Fi
         return _Finding(progressing(s, f"making {wanted.role} {wanted.name}", after=0), step)
     seen = s.seen(record)
     if isinstance(seen, Unknown):
-        return _Finding(unknown(s, seen.message))
+        return _Finding(unknown(s, seen))
+    if record.state is RecordState.RETIRED and _is_unchanged(s, wanted, record):
+        return _stay_down(s, record, seen)
     unseen = s.unseen_for(record).total_seconds()
     if unseen > 0:
         return _unseen(s, record, seen, unseen)
     if isinstance(seen, Absent):
         return _examine_absent(s, wanted, record)
+    if seen.retire and record.state is RecordState.CREATED and _is_unchanged(s, wanted, record):
+        return _stay_down(s, replace(record, message=seen.retire), seen)
     known = replace(record, external_id=seen.external.external_id, absent_since=None)
     match seen.state:
         case State.DELETING:
@@ -92,6 +100,23 @@ def _examine(s: Situation, wanted: Wanted, record: ExternalRecord | None) -> _Fi
             return _examine_failed(s, wanted, known, seen)
         case State.LIVE | State.DEGRADED:
             return _examine_live(s, wanted, record, known, seen)
+
+
+def _is_unchanged(s: Situation, wanted: Wanted, record: ExternalRecord) -> bool:
+    """Whether nothing was declared or asked for since the record was written."""
+    return (record.wanted, record.sync_token) == (wanted, s.object.sync_token)
+
+
+def _stay_down(s: Situation, record: ExternalRecord, seen: Found | Absent) -> _Finding:
+    """Its time is over: take it down, and leave it down until somebody wants it again."""
+    why = f"taken down: {record.message}; edit the spec or windlass sync to have it again"
+    if isinstance(seen, Absent):
+        return _Finding(stalled(s, Reason.COST_LIMIT_EXCEEDED, why, health="Missing"))
+    step = delete(s, record, record.message)
+    step = replace(step, intent=replace(step.intent, state=RecordState.RETIRED))
+    verdict = progressing(s, f"taking it down: {record.message}")
+    going = seen.state is State.DELETING
+    return _Finding(verdict, None if going else step, found=seen)
 
 
 def _unseen(s: Situation, record: ExternalRecord, seen: Found | Absent, after: float) -> _Finding:
@@ -107,7 +132,7 @@ def _unseen(s: Situation, record: ExternalRecord, seen: Found | Absent, after: f
 def _examine_absent(s: Situation, wanted: Wanted, record: ExternalRecord) -> _Finding:
     missing = replace(record, absent_since=record.absent_since or s.now)
     remaining = s.absent_for(missing).total_seconds()
-    if record.state in (RecordState.INTENDED, RecordState.DELETING):
+    if record.state in (RecordState.INTENDED, RecordState.DELETING, RecordState.RETIRED):
         if remaining > 0:
             verdict = progressing(
                 s, f"{wanted.role} {wanted.name} is not seen; looking again", after=remaining
@@ -141,10 +166,12 @@ def _examine_progressing(
 
 def _examine_failed(s: Situation, wanted: Wanted, record: ExternalRecord, found: Found) -> _Finding:
     tried = record.wanted.digest == wanted.digest and record.sync_token == s.object.sync_token
-    if tried:
+    step = delete(s, record, "failed; made anew")
+    if tried and record.state is not RecordState.DELETING:
+        if not found.attempt_counts:
+            return _later_again(s, record, found, step, "Missing")
         reason = found.reason or Reason.BACKEND_REFUSED
         return _Finding(stalled(s, reason, found.message), record=_created(record), found=found)
-    step = delete(s, record, "failed; made anew")
     message = f"replacing failed {wanted.role} {wanted.name}"
     return _Finding(progressing(s, message, after=pause_after(s, [step])), step)
 
@@ -155,6 +182,9 @@ def _examine_live(
     tried = record.wanted.digest == wanted.digest and record.sync_token == s.object.sync_token
     if found.digest != wanted.digest:
         if tried and found.failed_digest == wanted.digest:
+            if not found.attempt_counts:
+                again = update(s, known, wanted, "there may be capacity now")
+                return _later_again(s, known, found, again, "Healthy")
             reason = found.reason or Reason.UPDATE_FAILED
             verdict = stalled(s, reason, found.message, health="Healthy")
             return _Finding(verdict, record=_created(known), found=found)
@@ -167,6 +197,10 @@ def _examine_live(
         changes: tuple[Change, ...] = (Change("/digest", found.digest, wanted.digest),)
     else:
         changes = s.diff(wanted, found)
+        if changes and not (tried and record.wanted.body == wanted.body):
+            fields = ", ".join(f"{c.path}: {c.held!r} -> {c.wanted!r}" for c in changes)
+            step = update(s, known, wanted, f"the spec has changed: {fields}", changes)
+            return _Finding(progressing(s, step.message, health="Healthy", after=0), step)
     drift = tuple(c for c in changes if not is_ignored(c.path, s.object.resource.policy.ignore))
     if not drift:
         if found.state is State.DEGRADED:
@@ -178,6 +212,19 @@ def _examine_live(
         return _Finding(stalled(s, Reason.DRIFTED, message, health="Healthy"), found=found)
     step = update(s, known, wanted, f"changed from outside: {fields}", drift)
     return _heal(s, known, step, message, "Healthy")
+
+
+def _later_again(
+    s: Situation, record: ExternalRecord, found: Found, step: Step, health: Health
+) -> _Finding:
+    """It failed for a reason that passes by itself: wait, then try once more."""
+    since = s.now - (record.acted_at or s.now)
+    remaining = TRY_AGAIN - since.total_seconds()
+    if remaining <= 0:
+        return _Finding(progressing(s, step.message, health=health, after=0), step, found=found)
+    verdict = progressing(s, found.message, health=health, after=remaining)
+    verdict = replace(verdict, reason=found.reason or Reason.WAITING)
+    return _Finding(verdict, record=_created(record), found=found)
 
 
 def _heal(
@@ -220,9 +267,11 @@ def _remove_leftovers(
     names = {(s.target, w.role, w.name) for w in wanted}
     steps: list[Step] = []
     waiting = ""
-    for record in reversed(s.object.externals):
+    for record in last_first(s.object.externals):
         if record.name in names or record.wanted.completes:
             continue
+        if waiting:  # what was made earlier may be in use by what is still going
+            break
         seen = s.seen(record)
         if isinstance(seen, Absent):
             missing = replace(record, absent_since=record.absent_since or s.now)

@@ -22,7 +22,7 @@ from windlass.plan.situation import (
 )
 from windlass.store.base import ExternalRecord, RecordState
 from windlass_adapters.base import Absent, Found, Observation, State, Unknown, Wanted
-from windlass_schemas import Job, Reason
+from windlass_schemas import Job, Reason, Sweep
 
 INFRASTRUCTURE_RETRIES = 3
 """Further attempts after failures that are not the script's."""
@@ -44,7 +44,7 @@ def plan_runs(s: Situation, wanted: Wanted | None) -> Plan:
     for record in runs:
         seen = s.seen(record)
         if record.state in _ACTIVE and isinstance(seen, Unknown):
-            return Plan(unknown(s, seen.message), records=changed)
+            return Plan(unknown(s, seen), records=changed)
     if wanted is None:
         active = any(r.state in _ACTIVE for r in runs)
         after = s.poll if active else s.resync
@@ -118,9 +118,9 @@ def _next(s: Situation, wanted: Wanted, runs: Sequence[ExternalRecord]) -> Plan:
     return _attempt(s, wanted, mine)
 
 
-def _spec(s: Situation) -> Job:
+def _spec(s: Situation) -> Job | Sweep:
     resource = s.object.resource
-    assert isinstance(resource, Job), resource.kind
+    assert isinstance(resource, Job | Sweep), resource.kind
     return resource
 
 

@@ -16,6 +16,7 @@ from windlass_adapters.base import (
     External,
     Found,
     Observation,
+    Unknown,
     Update,
     Wanted,
 )
@@ -197,6 +198,14 @@ def delete(situation: Situation, record: ExternalRecord, message: str) -> Step:
     return Step(Delete(record.external), intent, message)
 
 
+def last_first(records: Iterable[ExternalRecord]) -> list[ExternalRecord]:
+    """In the order of removal: by what may be using what, and not by what was made last.
+
+    After an update, what is used (a config) may be younger than what uses it (an endpoint).
+    """
+    return sorted(records, key=lambda record: record.rank)[::-1]
+
+
 def pause_after(situation: Situation, steps: Iterable[Step]) -> float:
     """Seconds until the next look: none after something new, a poll after what was asked before."""
     known = {r.name: r.state for r in situation.object.externals}
@@ -204,7 +213,7 @@ def pause_after(situation: Situation, steps: Iterable[Step]) -> float:
     return situation.poll if repeated else 0.0
 
 
-def unknown(situation: Situation, message: str) -> Verdict:
+def unknown(situation: Situation, seen: Unknown) -> Verdict:
     """Nobody knows how it stands, so nothing may be concluded. Asked again ever less often."""
     ready = situation.object.status.condition("Ready")
     lasting = timedelta(0)
@@ -213,8 +222,8 @@ def unknown(situation: Situation, message: str) -> Verdict:
     after = min(max(situation.poll, 1.0, lasting.total_seconds() / 2), UNKNOWN_CAP)
     return Verdict(
         ready="Unknown",
-        reason=Reason.BACKEND_UNAVAILABLE,
-        message=message,
+        reason=seen.reason,
+        message=seen.message,
         sync="Unknown",
         health="Unknown",
         requeue_after=after,

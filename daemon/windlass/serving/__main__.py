@@ -15,9 +15,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -26,6 +25,7 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
+from windlass.serving.access import LOOK, Keys
 from windlass.serving.admin import Admin
 from windlass.serving.deployments import Deployments
 from windlass.serving.front import Front
@@ -34,7 +34,8 @@ from windlass.serving.inference import Inference
 from windlass.serving.listener import STOP_GRACE, Listener
 from windlass.serving.metrics import Metrics
 from windlass.serving.pages import Pages
-from windlass.serving.process import Folder, StartError, public_socket
+from windlass.serving.process import Certificate, Folder, Place, StartError, public_socket
+from windlass.serving.usage import WRITE, Usage
 
 LOADERS = 2
 """Versions that are loaded at the same time, over all Deployments."""
@@ -68,16 +69,6 @@ class HttpServer(uvicorn.Server):
         await self.serve(sockets=[self._listener])
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where clients call."""
-
-    host: str
-    port: int
-    grpc_port: int | None = None
-    """None: not at all."""
-
-
 async def serve(folder: Folder, place: Place) -> None:
     """Listen, announce, and serve until a signal comes. Raises StartError."""
     version = _version()
@@ -85,14 +76,17 @@ async def serve(folder: Folder, place: Place) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    tls = place.tls.context() if place.tls is not None else None
     public = public_socket(place.host, place.port)
     private = folder.admin_socket()
     port = public.getsockname()[1]
     metrics, limits = Metrics(), Limits()
     async with _plain_errors(), asyncio.TaskGroup() as tasks:
         loads = ThreadPoolExecutor(LOADERS, "load")
-        deployments = Deployments(tasks, loads, metrics.load_ended)
-        inference = Inference(deployments, limits)
+        deployments = Deployments(tasks, loads, metrics.load_ended, place.memory)
+        keys, usage = Keys(place.keys), Usage(folder.path / "usage.json")
+        keys.refresh()
+        inference = Inference(deployments, limits, keys, usage)
         metrics.watch(deployments.all, inference.strangers)
         front = Front(inference, Pages(inference, metrics, version), metrics, limits)
         admin = HttpServer(Admin(deployments, version, stop.set).app(), private)
@@ -102,20 +96,32 @@ async def serve(folder: Folder, place: Place) -> None:
                 from windlass.serving.grpc_v2.server import Calls, GrpcServer
 
                 calls = Calls(inference, metrics, version)
-                server = GrpcServer(calls, place.host, place.grpc_port, limits)
+                server = GrpcServer(calls, place, limits)
                 await open_ports.enter_async_context(server)
                 grpc_port = server.port
-            await open_ports.enter_async_context(Listener(front, limits, public))
+            listener = Listener(front, limits, public, tls)
+            await open_ports.enter_async_context(listener)
             tasks.create_task(admin.run_until_stopped())
-            folder.announce(place.host, port, version, grpc_port)
+            folder.announce(place.host, port, version, **_asked(place, grpc_port))
             where = {"host": place.host, "port": port, "grpc_port": grpc_port}
             log.info("serving", **where, pid=os.getpid(), version=version)
+            refreshing = tasks.create_task(_again_and_again(LOOK, keys.refresh))
+            keeping = tasks.create_task(_again_and_again(WRITE, usage.write))
             await stop.wait()
             log.info("stopping", grace=STOP_GRACE)
+        refreshing.cancel()
+        keeping.cancel()
+        usage.write()
         admin.should_exit = True
         deployments.cancel()
     folder.withdraw()
     log.info("stopped")
+
+
+async def _again_and_again(seconds: float, act: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        act()
 
 
 @contextlib.asynccontextmanager
@@ -138,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Folder(options.state.absolute())
     try:
         folder.hold()
-        _run(serve(folder, Place(options.host, options.port, options.grpc_port)))
+        _run(serve(folder, _place(options)))
     except StartError as error:
         log.error("cannot start", message=str(error))  # noqa: TRY400 - the message says it all
         with contextlib.suppress(OSError):
@@ -164,8 +170,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, required=True, help="folder of this process's own")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=_port, default=8701, help="port; 0 takes a free one")
+    parser.add_argument("--tls", type=Path, nargs=2, help="files of certificate and key, in PEM")
+    parser.add_argument("--keys", type=Path, help="file with the hashes of API keys")
+    parser.add_argument("--memory", type=int, help="bytes that all models together may take")
     parser.add_argument("--grpc-port", type=_port, help="port for gRPC; 0 takes a free one")
     return parser
+
+
+def _asked(place: Place, grpc_port: int | None) -> dict[str, int | bool | None]:
+    """What else the adapter compares with the Target."""
+    return {"grpc_port": grpc_port, "memory": place.memory, "tls": place.tls is not None}
+
+
+def _place(options: argparse.Namespace) -> Place:
+    tls = Certificate(*options.tls) if options.tls else None
+    return Place(options.host, options.port, options.grpc_port, tls, options.keys, options.memory)
 
 
 def _port(text: str) -> int:

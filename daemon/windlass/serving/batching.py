@@ -15,7 +15,7 @@ import asyncio
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -59,11 +59,16 @@ class Batching:
 class Batch:
     """What one run gave, for all the requests in it."""
 
-    def __init__(self, results: Sequence[Array], rows: int, started: float, ended: float) -> None:
+    def __init__(
+        self, results: Sequence[Array], rows: int, started: float, ended: float, cost: float
+    ) -> None:
         self.results = results
         self.rows = rows
         self.started = started
+        """By ``time.perf_counter``, as ``ended``."""
         self.ended = ended
+        self.cost = cost
+        """Seconds that the run took of a processor: other work on the machine does not count."""
 
     def part(self, start: int, stop: int) -> list[Array]:
         """The results of some rows; of everything when the run was one request's alone."""
@@ -132,6 +137,9 @@ class BatchQueue:
         self.busy = 0
         """Requests that wait or run."""
         self._idle = asyncio.Event()
+        self.asleep = False
+        """Whether the model is out of the memory; a request wakes it up."""
+        self.wake: Callable[[], None] = _nobody
         self.executions = 0
         self.batches: dict[int, tuple[int, float]] = {}
         """Number of runs and their seconds, by rows."""
@@ -157,7 +165,9 @@ class BatchQueue:
             return
         self.waiting.append(ask)
         self.busy += 1
-        if not self._scheduled:
+        if self.asleep:
+            self.wake()
+        elif not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
@@ -189,6 +199,21 @@ class BatchQueue:
         self._wanted_lanes = number
         self._schedule()
 
+    def awaken(self, model: OnnxModel) -> None:
+        """Go on with the model loaded anew."""
+        self.model = model
+        self.asleep = False
+        self._schedule()
+
+    def refuse_all(self, status: int, message: str) -> None:
+        """Fail everything that waits."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        self.busy -= len(waiting)
+        for ask in waiting:
+            ask.fail(status, message)
+        self._note_idle()
+
     async def drained(self) -> None:
         """Wait for the last request to end. Only when nobody can put one any more."""
         while self.busy:
@@ -210,7 +235,7 @@ class BatchQueue:
     def _turn(self) -> None:
         """Run what has come since the last turn."""
         self._scheduled = False
-        if not self.waiting:
+        if not self.waiting or self.asleep:
             return
         if self.in_loop and len(self._free) == len(self._lanes):
             asks = self._take(self.cost.rows_within(_TURN, self.most))
@@ -254,11 +279,9 @@ class BatchQueue:
 
     def _run_here(self, asks: list[Ask]) -> None:
         outcome = run(self.model, asks)
-        if isinstance(outcome, Batch):
-            seconds = outcome.ended - outcome.started
-            if seconds > _BREACH:
-                self._proof = min(self._proof * 2, 1 << 20)
-                self._short_runs = 0
+        if isinstance(outcome, Batch) and outcome.cost > _BREACH:
+            self._proof = min(self._proof * 2, 1 << 20)
+            self._short_runs = 0
         self._finish(asks, outcome)
 
     def _feed(self) -> None:
@@ -346,8 +369,8 @@ class BatchQueue:
 
     def _learn(self, batch: Batch) -> None:
         seconds = batch.ended - batch.started
-        self.cost.learn(batch.rows or 1, seconds)
-        self._short_runs = self._short_runs + 1 if seconds < _BREACH else 0
+        self.cost.learn(batch.rows or 1, batch.cost)
+        self._short_runs = self._short_runs + 1 if batch.cost < _BREACH else 0
         self.executions += 1
         runs, total = self.batches.get(batch.rows, (0, 0.0))
         self.batches[batch.rows] = runs + 1, total + seconds
@@ -357,12 +380,16 @@ class BatchQueue:
             self._idle.set()
 
 
+def _nobody() -> None:
+    raise AssertionError("a model sleeps and nobody can wake it up")
+
+
 def run(model: OnnxModel, asks: Sequence[Ask]) -> Batch | Exception:
     """Run several requests as one; in the loop or in a lane. What the model refuses comes back."""
     first = asks[0]
     rows = sum(ask.rows for ask in asks)
     try:
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), model.clock()
         if len(asks) == 1:
             inputs = first.inputs
         else:
@@ -370,13 +397,13 @@ def run(model: OnnxModel, asks: Sequence[Ask]) -> Batch | Exception:
                 np.concatenate(parts) for parts in zip(*(a.inputs for a in asks), strict=True)
             ]
         results = model.run(inputs, first.outputs)
-        ended = time.perf_counter()
+        ended, spent = time.perf_counter(), model.clock() - spent
     except Exception as error:
         return error
     if len(asks) > 1 and not all(each.ndim and each.shape[0] == rows for each in results):
         model.batches = False
         return RunError("the outputs have other rows than the inputs")
-    return Batch(results, rows or 1, started, ended)
+    return Batch(results, rows or 1, started, ended, spent)
 
 
 def _refuse(ask: Ask, error: Exception) -> None:

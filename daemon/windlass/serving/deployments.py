@@ -1,9 +1,13 @@
-"""Which version of each Deployment is in force: load, probe, swap, drain (hops 5 and 7).
+"""Which version of each Deployment is in force: load, probe, try, swap, drain (hops 5 and 7).
 
 Lives in the event loop. A change is an order; the newest order of a Deployment wins, and one loader
 per Deployment works towards it, so that a burst of orders does not fill the memory. A request joins
 the queue of the version that is in force when its body is there, and ends on it. A version that is
 out of force is closed when its queue is empty.
+
+Once a second each Deployment is looked at: whether its trial has a verdict, how many replicas it
+needs, and which models sleep, because nobody asks or because the memory is needed elsewhere. A
+model that sleeps wakes up by a request, which waits for it.
 """
 
 from __future__ import annotations
@@ -17,32 +21,20 @@ from typing import Literal
 
 import structlog
 
-from windlass.serving.batching import BatchQueue
 from windlass.serving.model import ModelError, OnnxModel, trim_memory
-from windlass.serving.numbers import Requests, Runs
 from windlass.serving.orders import Order
-from windlass.serving.reading import Reader
-from windlass.serving.writing import Labels
-
-WHATEVER = "1"
-"""The version that clients name who count versions: whichever is in force."""
+from windlass.serving.rollout import Trial
+from windlass.serving.served import Deployment, Failure, Served
 
 Removal = Literal["gone", "draining", "absent"]
-State = Literal["Progressing", "Live", "Failed"]
+_LOOK = 1.0
+"""Seconds between two looks at everything."""
 
 log = structlog.get_logger()
 
 
 class WrongOwnerError(Exception):
     """The Deployment belongs to another object; nothing was changed."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The last change that could not be made."""
-
-    digest: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -55,91 +47,24 @@ class Load:
     seconds: float
 
 
-class Served:
-    """A loaded version, and all that its requests need."""
-
-    def __init__(self, name: str, order: Order, model: OnnxModel) -> None:
-        self.order = order
-        self.model = model
-        self.queue = BatchQueue(model, order.options.batching, order.options.replicas)
-        self.reader = Reader(model.signature)
-        self.labels = Labels(name, order.version)
-        self.runs = Runs()
-
-    def last_answer_ms(self) -> int:
-        """When the last request was answered, in milliseconds since 1970; 0 for never."""
-        if not self.runs.last:
-            return 0
-        return round((time.time() - (time.perf_counter() - self.runs.last)) * 1000)
-
-
-class Deployment:
-    """One name that clients call."""
-
-    def __init__(self, name: str, order: Order) -> None:
-        self.name = name
-        self.owner = order
-        """The newest order, for who and what; its digest may not be in force."""
-        self.pending: Order | None = None
-        self.served: Served | None = None
-        self.failure: Failure | None = None
-        self.loading = False
-        self.settled = asyncio.Event()
-        """Set when a loader ends."""
-        self.requests = Requests()
-
-    @property
-    def state(self) -> State:
-        """Progressing while a change is under way, also when an old version serves meanwhile."""
-        if self.pending is not None:
-            return "Progressing"
-        return "Live" if self.served is not None else "Failed"
-
-    def choose(self, version: str | None) -> Served | None:
-        """The version that answers a request; None when there is none, or not the one asked for."""
-        served = self.served
-        if served is None or version in (None, WHATEVER, served.order.version):
-            return served
-        return None
-
-    def versions(self) -> list[Served]:
-        """What is loaded and answers."""
-        return [self.served] if self.served is not None else []
-
-    def view(self) -> dict[str, object]:
-        """What the admin API shows."""
-        served, failure = self.served, self.failure
-        reason = None
-        if failure is not None:
-            reason = "UpdateFailed" if served is not None else "InvalidArtifact"
-        return {
-            "name": self.name,
-            "install": self.owner.install,
-            "uid": self.owner.uid,
-            "key": self.owner.key,
-            "state": self.state,
-            "digest": served.order.digest if served is not None else None,
-            "pending_digest": self.pending.digest if self.pending is not None else None,
-            "failed_digest": failure.digest if failure is not None else None,
-            "reason": reason,
-            "message": failure.message if failure is not None else "",
-            "signature": served.model.signature.document() if served is not None else None,
-            "requests": {"ok": self.requests.ok, "error": self.requests.errors},
-        }
-
-
 class Deployments:
     """All Deployments of the process. They load in ``tasks``, on the threads of ``loads``."""
 
     def __init__(
-        self, tasks: asyncio.TaskGroup, loads: Executor, on_load: Callable[[Load], None]
+        self,
+        tasks: asyncio.TaskGroup,
+        loads: Executor,
+        on_load: Callable[[Load], None],
+        memory: int | None = None,
     ) -> None:
         self._tasks = tasks
         self._loads = loads
         self._on_load = on_load
+        self._memory = memory
         self._by_name: dict[str, Deployment] = {}
         self._leaving: set[Deployment] = set()
         self._running: set[asyncio.Task[None]] = set()
+        self._looking = False
 
     def get(self, name: str) -> Deployment | None:
         """The Deployment of that name, or None."""
@@ -163,14 +88,25 @@ class Deployments:
         if deployment.pending is not None and deployment.pending.digest == order.digest:
             return deployment
         deployment.failure = None
+        deployment.pending = None
+        candidate = deployment.candidate
+        if candidate is not None and candidate.order.digest == order.digest:
+            return deployment
+        self._end_trial(deployment)
         served = deployment.served
         if served is not None and served.order.digest == order.digest:
-            deployment.pending = None
+            return deployment
+        if served is not None and order.needs_no_other_model_than(served.order):
+            log.info("options changed", deployment=name, digest=order.digest)
+            served.adopt(name, order)
             return deployment
         deployment.pending = order
         if not deployment.loading:
             deployment.loading = True
             self._start(self._converge(deployment))
+        if not self._looking:
+            self._looking = True
+            self._start(self._look_on())
         return deployment
 
     def delete(self, name: str, uid: str) -> Removal:
@@ -185,6 +121,7 @@ class Deployments:
         del self._by_name[name]
         deployment.pending = None
         log.info("deployment removed", deployment=name, uid=uid)
+        self._end_trial(deployment)
         served, deployment.served = deployment.served, None
         idle = not deployment.loading and (served is None or not served.queue.busy)
         if not idle:
@@ -197,6 +134,14 @@ class Deployments:
         for task in self._running:
             task.cancel()
 
+    def look(self) -> None:
+        """Judge trials, set replicas, send to sleep who is not needed. Called once a second."""
+        now = time.monotonic()
+        for deployment in self.all():
+            self._judge(deployment, now)
+            self._scale(deployment)
+        self._save_memory()
+
     def _check_owner(self, deployment: Deployment, uid: str) -> None:
         if deployment.owner.uid != uid:
             raise WrongOwnerError(
@@ -208,6 +153,11 @@ class Deployments:
         task = self._tasks.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+    async def _look_on(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK)
+            self.look()
 
     async def _converge(self, deployment: Deployment) -> None:
         """Load the newest order until there is none left."""
@@ -232,10 +182,89 @@ class Deployments:
             deployment.failure = loaded
             self._report(replace(load, result="failed"), loaded.message)
             return
-        old, deployment.served = deployment.served, Served(deployment.name, order, loaded)
+        served = Served(deployment.name, order, loaded)
+        served.queue.wake = lambda: self._start(self._wake(served))
         self._report(load)
+        old, rollout = deployment.served, order.options.rollout
+        if old is None or rollout is None:
+            self._promote(deployment, served)
+        else:
+            deployment.candidate = served
+            deployment.trial = Trial(rollout, old.runs, time.monotonic())
+
+    def _promote(self, deployment: Deployment, served: Served) -> None:
+        old, deployment.served = deployment.served, served
+        deployment.candidate = deployment.trial = None
         if old is not None:
+            if served.order.options.autoscaling is not None:
+                served.queue.lanes = max(old.queue.lanes, 1)
             self._start(self._retire(old))
+
+    def _judge(self, deployment: Deployment, now: float) -> None:
+        trial, candidate, served = deployment.trial, deployment.candidate, deployment.served
+        if trial is None or candidate is None or served is None:
+            return
+        verdict = trial.verdict(served.runs, candidate.runs, now)
+        if verdict is None:
+            return
+        order = candidate.order
+        log.info("verdict", deployment=deployment.name, digest=order.digest, verdict=verdict)
+        if verdict is True:
+            self._promote(deployment, candidate)
+        else:
+            deployment.failure = Failure(order.digest, f"{verdict}; the old version serves on")
+            self._end_trial(deployment)
+
+    def _end_trial(self, deployment: Deployment) -> None:
+        candidate, deployment.candidate, deployment.trial = deployment.candidate, None, None
+        if candidate is not None:
+            self._start(self._retire(candidate))
+
+    def _scale(self, deployment: Deployment) -> None:
+        wanted, served = deployment.scale(), deployment.served
+        if served is None or wanted is None or served.queue.asleep:
+            return
+        if wanted == 0:
+            self._start(self._doze(served))
+        elif wanted != served.queue.lanes:
+            log.info("replicas", deployment=deployment.name, now=wanted, was=served.queue.lanes)
+            served.queue.lanes = wanted
+
+    def _save_memory(self) -> None:
+        """Over the budget, those who were not asked for longest sleep."""
+        if self._memory is None:
+            return
+        awake = [s for d in self.all() for s in d.versions() if not s.queue.asleep]
+        used = sum(served.model.size for served in awake)
+        for served in sorted(awake, key=lambda each: each.last_used)[:-1]:
+            if used <= self._memory:
+                return
+            if not served.queue.busy:
+                used -= served.model.size
+                self._start(self._doze(served))
+
+    async def _doze(self, served: Served) -> None:
+        """Give the memory back; the next request wakes the model up."""
+        async with served.moving:
+            if served.queue.busy or served.queue.asleep:
+                return
+            served.queue.asleep = True
+            served.queue.close()
+            log.info("asleep", model=served.labels.model)
+            await self._close(served.model)
+
+    async def _wake(self, served: Served) -> None:
+        async with served.moving:
+            if not served.queue.asleep:
+                return
+            loop = asyncio.get_running_loop()
+            loaded = await loop.run_in_executor(self._loads, _load, served.order)
+            if isinstance(loaded, Failure):
+                served.queue.refuse_all(503, f"it could not be loaded again: {loaded.message}")
+                return
+            log.info("awake", model=served.labels.model)
+            served.model = loaded
+            served.queue.awaken(loaded)
 
     async def _retire(self, served: Served) -> None:
         await served.queue.drained()

@@ -18,8 +18,9 @@ from urllib.parse import unquote
 
 import structlog
 
+from windlass.serving.access import credential_of
 from windlass.serving.http import Exchange, Head, Limits, Reply, refusal, unpack
-from windlass.serving.inference import Form, Inference, form_of
+from windlass.serving.inference import Caller, Form, Inference, form_of
 from windlass.serving.metrics import Metrics
 from windlass.serving.pages import Pages
 from windlass.serving.rows import CSV, TEXT, LinesForm, RowsForm
@@ -111,7 +112,8 @@ class Front:
             self._metrics.under_way -= 1
             exchange.reply(reply)
 
-        self._inference.submit(form, model, plain, exchange.begun, answer, exchange.still)
+        caller = Caller(answer, exchange.still, credential_of(head.headers))
+        self._inference.submit(form, model, plain, exchange.begun, caller)
 
     def _reply(self, exchange: Exchange, reply: Reply) -> None:
         if exchange.begun:

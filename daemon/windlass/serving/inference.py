@@ -11,16 +11,21 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from windlass.serving.access import Keys, credential_of
 from windlass.serving.batching import Ask, Batch
-from windlass.serving.deployments import Deployment, Deployments, Served
+from windlass.serving.deployments import Deployments
 from windlass.serving.http import JSON_LENGTH, Limits, Reply, refusal, unpack
 from windlass.serving.numbers import Requests
 from windlass.serving.oip import OipError
 from windlass.serving.reading import Question
+from windlass.serving.served import Deployment, Served
+from windlass.serving.shadow import Copy
+from windlass.serving.usage import Usage
 from windlass.serving.writing import written
 
 Answer = Callable[[Reply], None]
@@ -53,6 +58,20 @@ class OipForm:
         return written(served.labels, question, batch, start, stop)
 
 
+def _always() -> bool:
+    return True
+
+
+class Caller(NamedTuple):
+    """Who asks."""
+
+    answer: Answer
+    still: Callable[[], bool] = _always
+    """Whether anybody waits for the answer."""
+    credential: str | None = None
+    """The API key, if there is one."""
+
+
 class Call(Ask):
     """One request on its way through a queue."""
 
@@ -65,6 +84,8 @@ class Call(Ask):
         "_reply",
         "_served",
         "_still",
+        "_used",
+        "copy",
     )
 
     def __init__(
@@ -76,12 +97,14 @@ class Call(Ask):
         self._served = served
         self._form = form
         self._question = question
+        self.copy: Copy | None = None
         if question.timeout is not None:
             self.expires = self.arrived + question.timeout
 
-    def told(self, begun: float, read: float, reply: Answer, still: Callable[[], bool]) -> None:
-        """Say when the request came, whom to answer, and how to see that somebody waits."""
-        self._begun, self._read, self._reply, self._still = begun, read, reply, still
+    def told(self, begun: float, read: float, caller: Caller, used: list[int]) -> None:
+        """Say when the request came, whom to answer, and where to count it."""
+        self._begun, self._read, self._used = begun, read, used
+        self._reply, self._still = caller.answer, caller.still
 
     @property
     def wanted(self) -> bool:
@@ -89,6 +112,8 @@ class Call(Ask):
 
     def done(self, batch: Batch, start: int, stop: int) -> None:
         self._reply(self._form.write(self._served, self._question, batch, start, stop))
+        if self.copy is not None:
+            self.copy.answered(batch.part(start, stop))
         now = time.perf_counter()
         runs = self._served.runs
         runs.successes += 1
@@ -101,6 +126,7 @@ class Call(Ask):
         runs.writing += now - batch.ended
         runs.last = now
         runs.total.add(seconds)
+        self._used[0] += 1
         self._deployment.requests.ended(200, seconds)
 
     def fail(self, status: int, message: str) -> None:
@@ -114,18 +140,33 @@ class Call(Ask):
         self._reply(refusal(status, text, **headers))
         seconds = time.perf_counter() - self._begun
         self._served.runs.failed(status, seconds)
+        self._used[1] += 1
         self._deployment.requests.ended(status, seconds)
 
 
-def _always() -> bool:
-    return True
+def _copied(deployment: Deployment, form: Form, body: bytes) -> Copy | None:
+    """Send a copy to the version that is watched, if there is one and the draw says so."""
+    trial, candidate = deployment.trial, deployment.candidate
+    if trial is None or candidate is None or trial.rollout.way != "shadow":
+        return None
+    if random.random() * 100 >= trial.rollout.weight:
+        return None
+    try:
+        copy = Copy(trial, candidate, form.read(candidate, body))
+    except OipError:
+        candidate.runs.failed(400, 0.0)
+        return None
+    candidate.queue.put(copy)
+    return copy
 
 
 class Inference:
     """Finds the version that answers, reads the request for it, and queues it."""
 
-    def __init__(self, deployments: Deployments, limits: Limits) -> None:
+    def __init__(self, deployments: Deployments, limits: Limits, keys: Keys, usage: Usage) -> None:
         self.deployments = deployments
+        self.keys = keys
+        self.usage = usage
         self._limits = limits
         self.strangers = Requests()
         """Requests for models that are not here."""
@@ -153,7 +194,8 @@ class Inference:
             def still() -> bool:
                 return not future.done()
 
-            self.submit(form, (deployment, None), plain, time.perf_counter(), answer, still)
+            caller = Caller(answer, still, credential_of(headers))
+            self.submit(form, (deployment, None), plain, time.perf_counter(), caller)
             reply = await future
         kinds = {"content-type": reply.content_type}
         if reply.json_length is not None:
@@ -166,32 +208,49 @@ class Inference:
         model: tuple[str, str | None],
         body: bytes,
         begun: float,
-        answer: Answer,
-        still: Callable[[], bool] = _always,
+        caller: Caller,
     ) -> None:
-        """Answer one request by calling ``answer``, now or later, once; in the event loop.
+        """Answer one request by way of ``caller.answer``, now or later, once; in the event loop.
 
         ``model`` is a name and, if the client insists, a version; ``begun`` is when the request
-        began, by ``time.perf_counter``; ``still`` says whether anybody waits for the answer.
+        began, by ``time.perf_counter``.
         """
         read = time.perf_counter()
         found = self.find(*model)
         if isinstance(found, Reply):
             self.refused(model[0], found.status, read - begun)
-            answer(found)
+            caller.answer(found)
             return
         deployment, served = found
+        key = self.admit(deployment, served, caller.credential)
+        if isinstance(key, Reply):
+            self.refused(model[0], key.status, read - begun)
+            caller.answer(key)
+            return
+        used = self.usage.of(deployment.name, key)
         try:
             question = form.read(served, body)
         except OipError as error:
-            answer(refusal(400, f"model {deployment.name}: {error}"))
+            caller.answer(refusal(400, f"model {deployment.name}: {error}"))
+            used[1] += 1
             seconds = time.perf_counter() - begun
             served.runs.failed(400, seconds)
             deployment.requests.ended(400, seconds)
             return
         call = Call(deployment, served, form, question)
-        call.told(begun, read, answer, still)
+        call.told(begun, read, caller, used)
+        if deployment.trial is not None and served is deployment.served:
+            call.copy = _copied(deployment, form, body)
         served.queue.put(call)
+
+    def admit(self, deployment: Deployment, served: Served, credential: str | None) -> str | Reply:
+        """The name of the key that may ask, empty where none is needed, or the refusal."""
+        if served.order.options.access != "keys":
+            return ""
+        key = self.keys.check(credential, served.order.key)
+        if isinstance(key, Reply):
+            self.usage.of(deployment.name, "")[1] += 1
+        return key
 
     def refused(self, name: str, status: int, seconds: float) -> None:
         """Count a request that no version of a model has seen."""

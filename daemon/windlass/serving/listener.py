@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from typing import Self
 
 from windlass.serving.http import Connection, Limits, Routes
+from windlass.serving.process import BACKLOG
 
 STOP_GRACE = 30
 """Seconds that requests under way get at a stop."""
@@ -22,17 +24,26 @@ _POLL = 0.02
 class Listener:
     """Use inside ``async with``; leaving it takes no new request and lets the others end."""
 
-    def __init__(self, routes: Routes, limits: Limits, public: socket.socket) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        limits: Limits,
+        public: socket.socket,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._routes = routes
         self._limits = limits
         self._public = public
+        self._tls = tls
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connect, sock=self._public, backlog=2048)
+        self._server = await loop.create_server(
+            self._connect, sock=self._public, backlog=BACKLOG, ssl=self._tls
+        )
         self._sweep()
         return self
 

@@ -18,8 +18,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from windlass.serving.deployments import Deployment, Load, Served
+from windlass.serving.deployments import Load
 from windlass.serving.numbers import Histogram, Requests, Runs
+from windlass.serving.served import Deployment, Served
 
 Numbers = Callable[[Runs], float]
 

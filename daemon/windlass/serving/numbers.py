@@ -39,15 +39,6 @@ class Histogram:
             found.append((bound, total))
         return found
 
-    def quantile(self, share: float) -> float:
-        """The upper bound of the bucket in which that share of the durations ends, in seconds."""
-        goal, total = share * sum(self.counts), 0
-        for bound, count in zip(BUCKETS, self.counts, strict=False):
-            total += count
-            if total >= goal:
-                return bound
-        return float("inf")
-
 
 class Requests:
     """Answers to inference requests, over all versions of one Deployment."""
@@ -64,12 +55,16 @@ class Requests:
         self.duration.add(seconds)
 
     @property
+    def total(self) -> int:
+        return sum(self.by_code.values())
+
+    @property
     def ok(self) -> int:
         return self.by_code.get(200, 0)
 
     @property
     def errors(self) -> int:
-        return sum(self.by_code.values()) - self.ok
+        return self.total - self.ok
 
 
 class Runs:

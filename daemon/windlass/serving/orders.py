@@ -6,15 +6,21 @@ Serves hop 7: the local adapter writes them, ``deployments`` carries them out.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from windlass.serving.batching import Batching
+from windlass.serving.members import Members
 from windlass.serving.model import CPU
+from windlass.serving.rollout import Rollout, Way
+from windlass.serving.scaling import Autoscaling, Metric
 
 MAX_THREADS = 256
 FIELDS = ("install", "uid", "key", "digest", "model_path")
+Access = Literal["public", "keys"]
+METRICS: tuple[Metric, ...] = ("requestsPerSecond", "concurrency", "latency")
+WAYS: tuple[Way, ...] = ("canary", "shadow")
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -28,6 +34,15 @@ class Options:
     """Inferences that may run at the same time."""
     batching: Batching = field(default_factory=Batching)
     providers: tuple[str, ...] = (CPU,)
+    autoscaling: Autoscaling | None = None
+    rollout: Rollout | None = None
+    access: Access = "public"
+    """Who may ask: holders of a key, or anybody."""
+
+    @property
+    def model(self) -> tuple[object, ...]:
+        """What decides how the model is loaded."""
+        return self.threads, self.batching, self.providers
 
 
 @dataclass(frozen=True)
@@ -40,11 +55,21 @@ class Order:
     digest: str
     model_path: Path
     options: Options = field(default_factory=Options)
+    artifact: str | None = None
+    """Digest of the model file, if whoever orders wants to say."""
 
     @property
     def version(self) -> str:
-        """What clients see: the first 12 hex digits of the digest."""
-        return self.digest.partition(":")[2][:12]
+        """What clients see: the first 12 hex digits of the artifact's digest, or the order's."""
+        return (self.artifact or self.digest).partition(":")[2][:12]
+
+    def needs_no_other_model_than(self, other: Order) -> bool:
+        """Whether the other's model can serve this order as it is loaded."""
+        return (
+            self.artifact is not None
+            and (self.artifact, self.model_path) == (other.artifact, other.model_path)
+            and self.options.model == other.options.model
+        )
 
 
 def parse_order(body: bytes) -> Order:
@@ -66,15 +91,18 @@ def parse_order(body: bytes) -> Order:
         "\0" in document["model_path"] or not Path(document["model_path"]).is_absolute()
     ):
         faults.append("model_path must be an absolute path")
-    options = _Members(document.get("options", {}))
+    artifact = document.get("artifact")
+    if artifact is not None and not (isinstance(artifact, str) and _is_digest(artifact)):
+        faults.append("artifact must be sha256: and 64 lower-case hex digits")
+    options = Members(document.get("options", {}), "options")
     found = _options(options)
     faults += options.faults
-    if unknown := sorted(set(document) - {*FIELDS, "options"}):
+    if unknown := sorted(set(document) - {*FIELDS, "options", "artifact"}):
         faults.append(f"unknown: {', '.join(unknown)}")
     if faults:
         raise ValueError("; ".join(faults))
     install, uid, key, digest, path = (document[field] for field in FIELDS)
-    return Order(install, uid, key, digest, Path(path), found)
+    return Order(install, uid, key, digest, Path(path), found, artifact)
 
 
 def _is_digest(text: str) -> bool:
@@ -82,7 +110,7 @@ def _is_digest(text: str) -> bool:
     return kind == "sha256" and len(digits) == 64 and set(digits) <= _HEX
 
 
-def _options(given: _Members) -> Options:
+def _options(given: Members) -> Options:
     batching = Batching(
         max_rows=given.whole("max_batch", 32, 1, 4096),
         max_delay=given.number("max_delay", None, 0, 10),
@@ -93,55 +121,40 @@ def _options(given: _Members) -> Options:
         replicas=given.whole("replicas", 1, 0, 1000),
         batching=batching,
         providers=given.texts("providers", (CPU,)),
+        autoscaling=_autoscaling(given.part("autoscaling")),
+        rollout=_rollout(given.part("rollout")),
+        access=given.word("access", ("public", "keys")),
     )
     given.nothing_else()
     return found
 
 
-class _Members:
-    """Members of an object, taken one by one; what is wrong is gathered in ``faults``."""
+def _autoscaling(given: Members | None) -> Autoscaling | None:
+    if given is None:
+        return None
+    low = given.whole("min", 1, 0, 1000)
+    found = Autoscaling(
+        min=low,
+        max=given.whole("max", 1, max(low, 1), 1000),
+        metric=given.word("metric", METRICS),
+        target=given.number("target", 1.0, 1e-6, 1e9) or 1.0,
+        up=given.number("up", 0.0, 0, 86400) or 0.0,
+        down=given.number("down", 60.0, 0, 86400) or 0.0,
+    )
+    given.nothing_else()
+    return found
 
-    def __init__(self, value: object) -> None:
-        self.faults: list[str] = []
-        self._left: dict[str, object] = dict(value) if isinstance(value, dict) else {}
-        if not isinstance(value, Mapping):
-            self.faults.append("options must be an object")
 
-    def _take(self, name: str, right: Callable[[object], bool], rule: str) -> object:
-        value = self._left.pop(name, None)
-        if value is not None and not right(value):
-            self.faults.append(f"options must be right: {name} must be {rule}")
-            return None
-        return value
-
-    def whole(self, name: str, default: int, low: int, high: int) -> int:
-        """A whole number in a range."""
-
-        def right(value: object) -> bool:
-            return type(value) is int and low <= value <= high
-
-        value = self._take(name, right, f"a whole number from {low} to {high}")
-        return value if isinstance(value, int) else default
-
-    def number(self, name: str, default: float | None, low: float, high: float) -> float | None:
-        """A number in a range, or nothing."""
-
-        def right(value: object) -> bool:
-            return type(value) in (int, float) and low <= float(str(value)) <= high
-
-        value = self._take(name, right, f"a number from {low} to {high}")
-        return float(value) if isinstance(value, int | float) else default
-
-    def texts(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        """A list of texts that is not empty."""
-
-        def right(value: object) -> bool:
-            return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-        value = self._take(name, right, "a list of texts")
-        return tuple(map(str, value)) if isinstance(value, list) and value else default
-
-    def nothing_else(self) -> None:
-        """Refuse what nobody has taken."""
-        if self._left:
-            self.faults.append(f"options must be known: {', '.join(sorted(self._left))} is not")
+def _rollout(given: Members | None) -> Rollout | None:
+    if given is None:
+        return None
+    found = Rollout(
+        way=given.word("way", WAYS),
+        weight=given.whole("weight", 10, 1, 100),
+        duration=given.number("duration", 300.0, 0, 1e7) or 0.0,
+        min_requests=given.whole("min_requests", 20, 1, 1 << 30),
+        max_error_rate=given.number("max_error_rate", 0.01, 0, 1) or 0.0,
+        max_latency_ratio=given.number("max_latency_ratio", 2.0, 1, 1e6) or 1.0,
+    )
+    given.nothing_else()
+    return found

@@ -14,11 +14,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from windlass.serving.deployments import Deployment, Deployments, Served
+from windlass.serving.access import credential_of
+from windlass.serving.deployments import Deployments
 from windlass.serving.http import Head, Reply, json_reply, refusal
 from windlass.serving.inference import Inference
 from windlass.serving.metrics import Metrics
 from windlass.serving.oip import PLATFORM, model_metadata, server_metadata
+from windlass.serving.served import Deployment, Served
 from windlass.serving.tensors import TensorSpec
 
 GET = frozenset({"GET", "HEAD"})
@@ -87,7 +89,13 @@ class Pages:
 
         def answer(head: Head, body: bytes) -> Reply:
             found = self._inference.find(name, version)
-            return found if isinstance(found, Reply) else json_reply(200, view(*found))
+            if isinstance(found, Reply):
+                return found
+            if rest != "ready":
+                key = self._inference.admit(*found, credential_of(head.headers))
+                if isinstance(key, Reply):
+                    return key
+            return json_reply(200, view(*found))
 
         return Page(answer)
 

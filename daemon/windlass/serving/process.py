@@ -11,7 +11,9 @@ import fcntl
 import json
 import os
 import socket
+import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 BACKLOG = 2048
@@ -69,7 +71,7 @@ class Folder:
             os.close(directory)
         return listener
 
-    def announce(self, host: str, port: int, version: str, grpc_port: int | None = None) -> None:
+    def announce(self, host: str, port: int, version: str, **more: int | bool | None) -> None:
         """Say in ``serving.json`` that this process listens, and where. Raises StartError."""
         document = {
             "pid": os.getpid(),
@@ -78,7 +80,7 @@ class Folder:
             "host": host,
             "port": port,
             "version": version,
-            "grpc_port": grpc_port,
+            **more,
         }
         try:
             self._write("serving.json", document)
@@ -133,6 +135,40 @@ def port_in_use(host: str, port: int, setting: str) -> StartError:
     """What to say when another program is there already."""
     message = f"another program holds {host}:{port}; stop it, or set {setting} to another port"
     return StartError(message, EXIT_PORT_IN_USE, "PortInUse")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What TLS needs: two files in PEM."""
+
+    chain: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        """For sockets. Raises StartError."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(self.chain, self.key)
+        except (OSError, ssl.SSLError) as error:
+            text = f"cannot use {self.chain} with {self.key}: {error.strerror or error}"
+            raise StartError(f"{text}; mend params.tls", EXIT_FAILED, "BackendRefused") from None
+        return context
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where clients call."""
+
+    host: str
+    port: int
+    grpc_port: int | None = None
+    """None: not at all."""
+    tls: Certificate | None = None
+    """None: plain HTTP."""
+    keys: Path | None = None
+    """The file with the hashes of API keys."""
+    memory: int | None = None
+    """Bytes that all models together may take; None: as much as there is."""
 
 
 def start_ticks() -> int:

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from windlass.serving.batching import Batch
-from windlass.serving.deployments import Served
 from windlass.serving.http import Reply, json_reply
 from windlass.serving.oip import OipError, WantedOutput, check_shape, read_document
 from windlass.serving.reading import Question
+from windlass.serving.served import Served
 from windlass.serving.tensors import (
     DATATYPES,
     Array,

@@ -10,11 +10,13 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from windlass.sources.cycles import find_cycles
 from windlass.sources.ignore import IGNORE_FILE, Ignore
 from windlass.sources.namedfiles import Keep, NamedFiles
-from windlass.sources.specfile import MAX_FILE, Spec, SpecFile, read_spec_file
+from windlass.sources.readcache import Read, ReadCache
+from windlass.sources.specfile import MAX_FILE, Spec, read_spec_file
 from windlass.sources.tree import (
     ODD_NAME,
     Entry,
@@ -25,14 +27,17 @@ from windlass.sources.tree import (
     readable_name,
 )
 from windlass.store.base import Document, Fault
-from windlass_schemas import Artifact, Key, Resource, digest_of_resource
+from windlass_schemas import Artifact, Key, Reference, Resource, digest_of_resource
 
 SUFFIXES = (".yaml", ".yml")
 
 Lookup = Callable[[Key], Resource | None]
 """The resource of a key in the same set, if there is one."""
 Check = Callable[[Resource, Lookup], Iterable[tuple[str, str]]]
-"""(field, what is wrong and what to write instead): more checks on a valid resource."""
+"""(field, what is wrong and what to write instead): more checks on a valid resource.
+
+What it finds depends on the resource and the Targets of the set alone.
+"""
 
 
 def no_check(_resource: Resource, _lookup: Lookup) -> Iterable[tuple[str, str]]:
@@ -70,35 +75,48 @@ class Loaded:
 
     documents: tuple[Document, ...]
     faults: tuple[Fault, ...]
-    digest: str
-    """Of the content of all files that were read."""
     notes: tuple[str, ...]
+    contents: Mapping[str, str]
+    """Digests of all files that were read, by path."""
 
-
-@dataclass(frozen=True)
-class _Read:
-    """A YAML file as it was read once."""
-
-    entry: Entry
-    content: str
-    file: SpecFile
+    @cached_property
+    def digest(self) -> str:
+        """Of the content of all files that were read."""
+        hasher = hashlib.sha256()
+        for path in sorted(self.contents):
+            text = f"{path}\0{self.contents[path]}\0"
+            hasher.update(text.encode(errors="surrogateescape"))
+        return hasher.hexdigest()
 
 
 class Loader:
     """Reads the specs of one source.
 
-    ``keep`` stores a named file and gives its identity; ``only`` restricts the specs to one file.
+    ``keep`` stores a named file and gives its identity; ``only`` restricts the specs to one file;
+    ``cache`` keeps what was read over a restart.
     """
 
-    def __init__(self, keep: Keep, check: Check = no_check, only: str | None = None) -> None:
+    def __init__(
+        self,
+        keep: Keep,
+        check: Check = no_check,
+        only: str | None = None,
+        cache: ReadCache | None = None,
+    ) -> None:
         self.parses = 0
         """YAML files parsed so far: what the memory saves can be counted."""
         self._named = NamedFiles(keep)
         self._check = check
         self._only = only
         self._ignore = Ignore()
-        self._memory: dict[str, _Read] = {}
+        self._cache = cache or ReadCache(None)
+        self._memory: dict[str, Read] | None = None
+        """What was read, by path; None before the first load."""
         self._documents: dict[Key, tuple[Spec, Document]] = {}
+        self._targets: Mapping[Key, Resource] = {}
+        """The Targets that the documents of the last load were checked with."""
+        self._acyclic: Mapping[Key, tuple[Reference, ...]] = {}
+        """References between which the last load found no circle."""
 
     def survey(self, tree: Tree) -> Survey:
         """What a load would read. Raises SourceUnavailableError when the tree is gone."""
@@ -127,14 +145,16 @@ class Loader:
         file moved between the survey and the read.
         """
         survey = survey or self.survey(tree)
+        before = self._cache.load() if self._memory is None else self._memory
+        self._memory = before
         ignore = self._read_ignore(tree)
-        reads, faults, notes = self._read_all(tree, survey)
+        reads, faults, notes = self._read_all(tree, survey, before)
         specs = [spec for read in reads.values() for spec in read.file.specs]
         specs, more = _without_duplicates(specs)
         resolved, unresolved = self._named.resolve(tree, specs)
         documents = [(spec, self._document(spec, files)) for spec, files in resolved]
         more += unresolved
-        documents, cyclic = _without_cycles(documents)
+        documents, cyclic = self._without_cycles(documents)
         more += cyclic
         documents, refused = self._checked(documents)
         more += refused
@@ -143,14 +163,14 @@ class Loader:
             if read.file.ours or read.entry.path not in named:
                 faults += read.file.faults
         faults += more + ([ignore] if isinstance(ignore, Fault) else [])
-        contents = {path: read.content for path, read in reads.items()} | named
+        self._cache.save(before, reads)
         self._memory = reads
         self._documents = {pair[0].key: pair for pair in documents}
         return Loaded(
             documents=tuple(document for _, document in documents),
             faults=tuple(sorted(faults, key=lambda f: (f.path, f.line, f.column, f.field))),
-            digest=_digest(contents),
             notes=tuple(notes),
+            contents={path: read.content for path, read in reads.items()} | named,
         )
 
     def _read_ignore(self, tree: Tree) -> Ignore | Fault:
@@ -187,45 +207,41 @@ class Loader:
                 yield entry
 
     def _read_all(
-        self, tree: Tree, survey: Survey
-    ) -> tuple[dict[str, _Read], list[Fault], list[str]]:
-        reads: dict[str, _Read] = {}
+        self, tree: Tree, survey: Survey, before: Mapping[str, Read]
+    ) -> tuple[dict[str, Read], list[Fault], list[str]]:
+        reads: dict[str, Read] = {}
         faults: list[Fault] = []
         notes: list[str] = []
-        tree.expect([e for e in survey.entries if _is_readable(e) and self._known(e) is None])
+        unknown: list[Entry] = []
         for entry in survey.entries:
-            is_spec = entry.path.endswith(SUFFIXES)
+            known = before.get(entry.path)
+            if known is None or not _is_same(known.entry, entry):
+                unknown.append(entry)
+            else:
+                reads[entry.path] = known
+        tree.expect([entry for entry in unknown if _is_readable(entry)])
+        for entry in unknown:
             if is_odd_name(entry.path):
                 faults.append(Fault(readable_name(entry.path), 1, 1, "", f"a file {ODD_NAME}"))
             elif _is_readable(entry):
                 try:
-                    reads[entry.path] = self._read(tree, entry)
+                    reads[entry.path] = self._read(tree, entry, before.get(entry.path))
                 except UnreadableError as error:
                     faults.append(Fault(entry.path, 1, 1, "", str(error)))
-            elif is_spec or entry.kind is EntryKind.UNREADABLE:
+            elif entry.path.endswith(SUFFIXES) or entry.kind is EntryKind.UNREADABLE:
                 faults.append(Fault(entry.path, 1, 1, "", _not_a_file(entry)))
             elif entry.kind in (EntryKind.SYMLINK, EntryKind.SUBMODULE):
                 notes.append(f"{entry.path} is {entry.kind}; no specs are read from behind it")
-        return reads, faults, notes
+        return {e.path: reads[e.path] for e in survey.entries if e.path in reads}, faults, notes
 
-    def _read(self, tree: Tree, entry: Entry) -> _Read:
-        unchanged = self._known(entry)
-        if unchanged is not None:
-            return unchanged
-        known = self._memory.get(entry.path)
+    def _read(self, tree: Tree, entry: Entry, known: Read | None) -> Read:
         with tree.open(entry) as stream:
             data = stream.read(MAX_FILE + 1)
         content = "sha256:" + hashlib.sha256(data).hexdigest()
         if known is not None and known.content == content:
             return replace(known, entry=entry)
         self.parses += 1
-        return _Read(entry, content, read_spec_file(data, entry.path))
-
-    def _known(self, entry: Entry) -> _Read | None:
-        """What was read of that very content before."""
-        known = self._memory.get(entry.path)
-        same = known is not None and known.entry.identity == entry.identity
-        return known if same and known is not None and known.entry.settled else None
+        return Read(entry, content, read_spec_file(data, entry.path))
 
     def _document(self, spec: Spec, files: Mapping[str, Artifact]) -> Document:
         known = self._documents.get(spec.key)
@@ -235,18 +251,43 @@ class Loader:
         digest = digest_of_resource(spec.resource, digests)
         return Document(spec.resource, files, digest, spec.path, spec.line)
 
+    def _without_cycles(
+        self, documents: list[tuple[Spec, Document]]
+    ) -> tuple[list[tuple[Spec, Document]], list[Fault]]:
+        graph = {spec.key: spec.references for spec, _ in documents}
+        if graph == self._acyclic:
+            return documents, []
+        ways = find_cycles({key: [r.key for r in needs] for key, needs in graph.items()})
+        if not ways:
+            self._acyclic = graph
+            return documents, []
+        faults = []
+        for spec, _ in documents:
+            if spec.key in ways:
+                way = ways[spec.key]
+                field = next(r.field for r in spec.references if r.key == way[1])
+                printed = " -> ".join(key.short for key in way)
+                message = f"needs itself in a circle: {printed}; remove one of the links"
+                faults.append(spec.fault(field, message))
+        return [pair for pair in documents if pair[0].key not in ways], faults
+
     def _checked(
         self, documents: list[tuple[Spec, Document]]
     ) -> tuple[list[tuple[Spec, Document]], list[Fault]]:
         if self._check is no_check:
             return documents, []
         by_key = {spec.key: spec.resource for spec, _ in documents}
+        targets = {key: found for key, found in by_key.items() if key.kind == "Target"}
+        passed = self._documents if targets == self._targets else {}
+        self._targets = targets
         good, faults = [], []
         for spec, document in documents:
-            wrong = [
-                spec.fault(field, message)
-                for field, message in self._check(spec.resource, by_key.get)
-            ]
+            known = passed.get(spec.key)
+            if known is not None and known[1] is document:
+                wrong = []
+            else:
+                found = self._check(spec.resource, by_key.get)
+                wrong = [spec.fault(field, message) for field, message in found]
             faults += wrong
             if not wrong:
                 good.append((spec, document))
@@ -278,25 +319,6 @@ def _without_duplicates(specs: list[Spec]) -> tuple[list[Spec], list[Fault]]:
     return [spec for spec in specs if len(by_key[spec.key]) == 1], faults
 
 
-def _without_cycles(
-    documents: list[tuple[Spec, Document]],
-) -> tuple[list[tuple[Spec, Document]], list[Fault]]:
-    graph = {spec.key: [r.key for r in spec.references] for spec, _ in documents}
-    ways = find_cycles(graph)
-    faults = []
-    for spec, _ in documents:
-        if spec.key in ways:
-            way = ways[spec.key]
-            field = next(r.field for r in spec.references if r.key == way[1])
-            printed = " -> ".join(key.short for key in way)
-            faults.append(
-                spec.fault(field, f"needs itself in a circle: {printed}; remove one of the links")
-            )
-    return [pair for pair in documents if pair[0].key not in ways], faults
-
-
-def _digest(contents: Mapping[str, str]) -> str:
-    hasher = hashlib.sha256()
-    for path in sorted(contents):
-        hasher.update(f"{path}\0{contents[path]}\0".encode(errors="surrogateescape"))
-    return hasher.hexdigest()
+def _is_same(known: Entry, now: Entry) -> bool:
+    """Whether an entry is sure to have the content that it had."""
+    return (known.identity, known.kind) == (now.identity, now.kind) and known.settled

@@ -11,11 +11,19 @@ from windlass.sources.git import GitSource
 from windlass.sources.gitcommand import GitError
 from windlass.sources.loader import SUFFIXES, Check, Loader, no_check
 from windlass.sources.namedfiles import Keep
+from windlass.sources.readcache import ReadCache
 from windlass.sources.repository import find_repository
 
 
-async def open_source(path: Path, *, worktree: bool, keep: Keep, check: Check = no_check) -> Source:
-    """The source at a path; nothing is read yet.
+async def open_source(
+    path: Path,
+    *,
+    worktree: bool,
+    keep: Keep,
+    check: Check = no_check,
+    cache: Path | None = None,
+) -> Source:
+    """The source at a path; nothing is read yet. What is read is kept in the file ``cache``.
 
     A folder inside a git work tree gives its commits, unless ``worktree``. A folder elsewhere, and
     a single YAML file anywhere, gives what is saved. Raises SourceUnavailableError.
@@ -26,11 +34,11 @@ async def open_source(path: Path, *, worktree: bool, keep: Keep, check: Check = 
             raise SourceUnavailableError(
                 f"{path} is neither a folder nor a .yaml file; give the folder that holds the specs"
             )
-        loader = Loader(keep, check, only=root.name)
+        loader = Loader(keep, check, only=root.name, cache=ReadCache(cache))
         return FolderSource(root.parent, loader, id_=f"folder:{root}")
     if not await asyncio.to_thread(root.is_dir):
         raise SourceUnavailableError(f"{path} is no folder; give the folder that holds the specs")
-    loader = Loader(keep, check)
+    loader = Loader(keep, check, cache=ReadCache(cache))
     if worktree or not await asyncio.to_thread(_is_below_git, root):
         return FolderSource(root, loader)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydantic import JsonValue, ValidationError
 
@@ -24,6 +25,8 @@ from windlass_schemas import (
     Key,
     Reference,
     Resource,
+    canonical_json,
+    dump_resource,
     key_of,
     parse_resource,
     references_of,
@@ -50,6 +53,11 @@ class Spec:
     named: tuple[tuple[str, str], ...]
     """(field, path) of the files that it names."""
     text: str
+
+    @cached_property
+    def canonical(self) -> str:
+        """The resource as canonical JSON."""
+        return canonical_json(dump_resource(self.resource))
 
     def fault(self, field: str, message: str) -> Fault:
         """Something that is wrong with a field, seen from outside the document."""
@@ -122,7 +130,7 @@ def _read_spec(document: YamlDocument, path: str, line: int) -> Spec | list[Faul
         invalid = _validate(document.value)
         if not isinstance(invalid, list):
             if not found:
-                return _spec(invalid, path, line, document.text)
+                return spec_of(invalid, path, line, document.text)
             return found
         for wrong in invalid:
             if wrong.at_key or not any(_covers(wrong.path, other) for other in blamed):
@@ -131,7 +139,8 @@ def _read_spec(document: YamlDocument, path: str, line: int) -> Spec | list[Faul
     return sorted(found, key=lambda fault: (fault.line, fault.column))
 
 
-def _spec(resource: Resource, path: str, line: int, text: str) -> Spec:
+def spec_of(resource: Resource, path: str, line: int, text: str) -> Spec:
+    """The spec that a valid document is; ``text`` is what somebody wrote."""
     return Spec(
         resource=resource,
         key=key_of(resource),

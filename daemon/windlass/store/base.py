@@ -29,6 +29,7 @@ from windlass_schemas import (
     Status,
     canonical_json,
     dump_resource,
+    key_of,
 )
 
 
@@ -42,6 +43,10 @@ class LeaseLostError(StoreError):
 
 class AwayError(StoreError):
     """The store cannot be reached, or broke off: what was asked for may have happened or not."""
+
+
+class ExternalTakenError(StoreError):
+    """Another object of ours holds that external; nothing was written."""
 
 
 class SourceConflictError(StoreError):
@@ -59,6 +64,11 @@ class Document:
     path: str
     """Path inside the source, for messages."""
     line: int
+
+    @cached_property
+    def key(self) -> Key:
+        """The object that it declares."""
+        return key_of(self.resource)
 
     @cached_property
     def canonical(self) -> str:
@@ -135,6 +145,8 @@ class RecordState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     DELETING = "deleting"
+    RETIRED = "retired"
+    """Taken down because its time was over; made again when the spec changes or on request."""
     ORPHANED = "orphaned"
     GONE = "gone"
 
@@ -164,6 +176,8 @@ class ExternalRecord:
     """When we last changed it."""
     healed: tuple[datetime, ...] = ()
     """The latest self-heals, for telling a fight from an accident."""
+    rank: int = 0
+    """Its place among all that was wanted with it: what has a higher one may be using it."""
 
     @property
     def external(self) -> External:
@@ -383,6 +397,10 @@ class Store(Protocol):
     @abstractmethod
     async def list(self, kind: str | None = None, namespace: str | None = None) -> Sequence[Object]:
         """Read all objects, in the order of their keys."""
+
+    @abstractmethod
+    async def placed(self) -> Sequence[tuple[Key, str]]:
+        """Every key with its lane, ``namespace/target``, in the order of keys: cheap for all."""
 
     @abstractmethod
     async def dependents(self, key: Key) -> Sequence[Key]:

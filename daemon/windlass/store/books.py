@@ -116,6 +116,9 @@ class Books(Store):
 
         return await self._read(work)
 
+    async def placed(self) -> Sequence[tuple[Key, str]]:
+        return [rows.placed_of(row) for row in await self._all("placed")]
+
     async def dependents(self, key: Key) -> Sequence[Key]:
         found = await self._all("dependents", key=str(key))
         return [Key.parse(rows.text(row, "from_key")) for row in found]

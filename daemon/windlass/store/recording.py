@@ -6,6 +6,7 @@ from windlass.store import rows
 from windlass.store.base import (
     Claim,
     ExternalRecord,
+    ExternalTakenError,
     LeaseLostError,
     Object,
     Outcome,
@@ -94,4 +95,6 @@ async def put_record(at: Transaction, owner: Object, record: ExternalRecord) -> 
     except TakenError as error:
         raise StoreError(f"{role} {record.external_id} on {target} is taken") from error
     if taken is None:
-        raise StoreError(f"{role} {name} on {target} belongs to another object")
+        raise ExternalTakenError(
+            f"{role} {name} on {target} belongs to another object; use another name"
+        )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -19,9 +19,21 @@ from windlass.store.base import (
     StoreError,
 )
 from windlass.store.takeover import Declared
-from windlass_schemas import Artifact, CloudEvent, Key, Resource, Status, parse_resource
+from windlass_schemas import (
+    Artifact,
+    CloudEvent,
+    Key,
+    Resource,
+    Status,
+    parse_resource,
+)
 
-Row = Mapping[str, str | int | None]
+
+class Row(Protocol):
+    """A row of any database."""
+
+    def __getitem__(self, column: str, /) -> str | int | None: ...
+
 
 _RECORD = TypeAdapter(ExternalRecord)
 _HOLD = TypeAdapter(Hold)
@@ -83,12 +95,15 @@ def _resource(document: str) -> Resource:
     return parse_resource(json.loads(document))
 
 
+_key = lru_cache(maxsize=1 << 16)(Key.parse)
+
+
 @_checked
 def declared_of(row: Row) -> Declared:
     """A desired row, as far as a takeover needs it."""
     faults = text(row, "faults")
     return Declared(
-        key=Key.parse(text(row, "key")),
+        key=_key(text(row, "key")),
         source=text(row, "source"),
         digest=text(row, "digest"),
         resource=text(row, "resource"),
@@ -102,12 +117,18 @@ def declared_of(row: Row) -> Declared:
 
 
 @_checked
+def placed_of(row: Row) -> tuple[Key, str]:
+    """A key, and its lane: ``namespace/target``."""
+    return _key(text(row, "key")), text(row, "lane")
+
+
+@_checked
 def object_of(row: Row) -> Object:
     """A joined row of desired and object, with the records of its externals as a JSON array."""
     deleting, hold = optional_text(row, "deleting_since"), optional_text(row, "hold")
     status = optional_text(row, "status")
     return Object(
-        key=Key.parse(text(row, "key")),
+        key=_key(text(row, "key")),
         uid=text(row, "uid"),
         generation=number(row, "generation"),
         digest=text(row, "digest"),
@@ -130,7 +151,7 @@ def object_of(row: Row) -> Object:
         externals=_records_of(optional_text(row, "records")),
         hold=_HOLD.validate_json(hold) if hold else None,
         seq=number(row, "seq") if row["seq"] is not None else 0,
-        due=bool(row.get("due")),
+        due=bool(row["due"]),
     )
 
 

@@ -60,7 +60,7 @@ class SqliteStore(Books):
     async def get(self, key: Key) -> Object | None:
         with self._db.look() as look:
             found = look("object_by_key", key=str(key))
-        return rows.object_of(dict(found[0])) if found else None
+        return rows.object_of(found[0]) if found else None
 
     async def dependents(self, key: Key) -> Sequence[Key]:
         with self._db.look() as look:

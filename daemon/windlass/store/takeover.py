@@ -11,17 +11,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from windlass.store.base import Document, Snapshot
-from windlass_schemas import Key, key_of
+from windlass_schemas import Key
 
 BREAKER_COUNT = 5
 BREAKER_SHARE = 0.2
 
 
-@dataclass(frozen=True)
-class Declared:
-    """One desired row, as far as a takeover needs it."""
+class Declared(NamedTuple):
+    """One desired row, as far as a takeover needs it. A tuple: each takeover makes all of them."""
 
     key: Key
     source: str
@@ -68,7 +68,7 @@ def take_over(rows: Iterable[Declared], snapshot: Snapshot) -> Takeover:
     faulty = _faults_by_key(snapshot)
     declared: set[Key] = set()
     for document in snapshot.documents:
-        key = key_of(document.resource)
+        key = document.key
         declared.add(key)
         _take_document(result, known.get(key), document, snapshot.source)
     for key, row in known.items():

@@ -5,7 +5,7 @@ files belong to it, answers it with a line of JSON between two marks, and ends. 
 in memory, works below one folder, needs Python 3.6 and nothing else, and asks the controller once
 for each request, however many runs it is about.
 
-    jobs/OWNER/TOKEN/  order.json, token, argv, flags, environ.sh, ...   written once, by rename
+    jobs/OWNER/TOKEN/  order.json, words, environ.sh, ...   written once, by rename
                        work/ in/ log/                                    the program's
                        claim -> JOBID    made by the job, or by a cancellation: whoever has it
                        rc                how the program ended, by whom

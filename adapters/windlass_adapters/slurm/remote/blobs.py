@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import time
 from typing import Any, BinaryIO, List
 
 from windlass_adapters.slurm.remote.site import Answer, Refused, Request, Site
@@ -66,3 +67,8 @@ def file_digest(path: str) -> str:
         for piece in iter(lambda: file.read(1 << 20), b""):
             hasher.update(piece)
     return hasher.hexdigest()
+
+
+def throw_away(site: Site, folder: str) -> None:
+    name = "%s.%d.%d" % (os.path.basename(folder), os.getpid(), time.time())
+    os.rename(folder, site.path("trash", name))

@@ -1,15 +1,14 @@
 """Stopping runs. No job is told to stop whose name the queue did not just show to be ours."""
 
-import json
 import os
 import shutil
 from contextlib import suppress
 from typing import BinaryIO, List
 
-from windlass_adapters.slurm.remote.files import age_of, listing, read, write
+from windlass_adapters.slurm.remote.blobs import throw_away
+from windlass_adapters.slurm.remote.files import age_of, listing, write
 from windlass_adapters.slurm.remote.finding import submitted
-from windlass_adapters.slurm.remote.looking import throw_away
-from windlass_adapters.slurm.remote.records import by_name, rows_of, submission_of
+from windlass_adapters.slurm.remote.records import by_name, order_of, rows_of, submission_of
 from windlass_adapters.slurm.remote.site import LIVE, QUERY_TIMEOUT, Answer, Request, Row, Site
 
 
@@ -21,7 +20,7 @@ def cancel(site: Site, request: Request, _stream: BinaryIO) -> Answer:
     hard: List[str] = []
     for tag, token, uid, why in request["runs"]:
         folder = site.folder(tag, token)
-        order = json.loads(read(os.path.join(folder, "order.json")) or "{}")
+        order = order_of(folder)
         if order and order["uid"] != uid:
             answers[token] = "foreign"
             continue
@@ -76,7 +75,7 @@ def bury(site: Site, request: Request, _stream: BinaryIO) -> Answer:
     named = by_name(site.squeue())
     for tag, token in request["runs"]:
         folder = site.folder(tag, token)
-        order = json.loads(read(os.path.join(folder, "order.json")) or "{}")
+        order = order_of(folder)
         if not order or any(r.state in LIVE for r in rows_of(folder, named)):
             found[token] = False
             continue

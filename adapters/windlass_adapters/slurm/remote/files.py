@@ -20,9 +20,6 @@ def write(path: str, data: bytes, mode: int = 0o600) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, mode)
     os.rename(temporary, path)
 
 

@@ -1,11 +1,10 @@
 """Which runs an owner has here, and whether each was really submitted."""
 
-import json
 import os
 from typing import BinaryIO
 
 from windlass_adapters.slurm.remote.files import age_of, listing, read, write
-from windlass_adapters.slurm.remote.records import by_name, rows_of, submission_of
+from windlass_adapters.slurm.remote.records import by_name, order_of, rows_of, submission_of
 from windlass_adapters.slurm.remote.site import Answer, Refused, Request, Site
 
 UNCERTAIN = 90.0
@@ -18,7 +17,7 @@ def find(site: Site, request: Request, _stream: BinaryIO) -> Answer:
     for tag in request["owners"]:
         for token in listing(site.path("jobs", tag)):
             folder = site.folder(tag, token) if token[0] != "." else ""
-            order = json.loads(read(os.path.join(folder, "order.json")) or "{}") if folder else {}
+            order = order_of(folder) if folder else {}
             if order:
                 state = submitted(site, folder)
                 runs.append({"tag": tag, "token": token, "name": order["name"], "state": state,
@@ -30,7 +29,7 @@ def named(site: Site, request: Request, _stream: BinaryIO) -> Answer:
     """Where the run of that name lies."""
     for tag in listing(site.path("jobs")):
         for token in listing(site.path("jobs", tag)):
-            order = json.loads(read(site.path("jobs", tag, token, "order.json"), 1 << 24) or "{}")
+            order = order_of(site.path("jobs", tag, token))
             if order.get("name") == request["name"]:
                 return {"place": [tag, token]}
     return {"place": None}

@@ -1,11 +1,11 @@
 """Pieces of logs."""
 
 import base64
-import json
 import os
 from typing import BinaryIO, List
 
-from windlass_adapters.slurm.remote.files import link_of, read
+from windlass_adapters.slurm.remote.files import link_of
+from windlass_adapters.slurm.remote.records import order_of
 from windlass_adapters.slurm.remote.site import Answer, Request, Site
 
 LOG_PIECE = 64 * 1024
@@ -16,7 +16,7 @@ def logs(site: Site, request: Request, _stream: BinaryIO) -> Answer:
     found = []
     for tag, token, stream, offset in request["logs"]:
         folder = site.folder(tag, token)
-        order = json.loads(read(os.path.join(folder, "order.json")) or "{}")
+        order = order_of(folder)
         elements = ["." + str(n) for n in order["array"]] if order.get("array") else [""]
         found.append(log_piece(folder, elements, stream, offset))
     return {"logs": found}

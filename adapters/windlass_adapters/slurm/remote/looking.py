@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from typing import BinaryIO, Dict, List, Optional, Tuple
 
+from windlass_adapters.slurm.remote.blobs import throw_away
 from windlass_adapters.slurm.remote.files import age_of, listing, write
 from windlass_adapters.slurm.remote.records import by_name, record_of, rows_of, submission_of
 from windlass_adapters.slurm.remote.site import (
@@ -115,8 +116,3 @@ def sweep(site: Site, older: Optional[float]) -> None:
     for name in listing(site.path("trash")):
         if time.time() < until:
             shutil.rmtree(site.path("trash", name), ignore_errors=True)
-
-
-def throw_away(site: Site, folder: str) -> None:
-    name = "%s.%d.%d" % (os.path.basename(folder), os.getpid(), time.time())
-    os.rename(folder, site.path("trash", name))

@@ -2,13 +2,12 @@
 
 import base64
 import hashlib
-import json
 import os
 import stat
 from typing import BinaryIO, List
 
-from windlass_adapters.slurm.remote.files import read
 from windlass_adapters.slurm.remote.looking import LISTED
+from windlass_adapters.slurm.remote.records import order_of
 from windlass_adapters.slurm.remote.site import Answer, Request, Site
 
 
@@ -22,7 +21,7 @@ def collect(site: Site, request: Request, _stream: BinaryIO) -> Answer:
     budget = [request["inline"]]
     for tag, token in request["runs"]:
         folder = site.folder(tag, token)
-        order = json.loads(read(os.path.join(folder, "order.json")) or "{}")
+        order = order_of(folder)
         found = {}
         for index in [str(n) for n in order["array"]] if order.get("array") else [""]:
             base = folder

@@ -5,9 +5,18 @@ import os
 from typing import Dict, Iterable, List, Tuple
 
 from windlass_adapters.slurm.remote.files import age_of, link_of, listing, read
-from windlass_adapters.slurm.remote.site import PREFIX, Answer, Row
+from windlass_adapters.slurm.remote.site import PREFIX, Answer, Request, Row
 
 TAIL_BYTES = 4096
+
+
+def order_of(folder: str) -> Request:
+    """What the run is; empty when there is none, or none that is whole."""
+    try:
+        found = json.loads(read(os.path.join(folder, "order.json"), 1 << 24) or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def submission_of(folder: str) -> Tuple[str, str]:
@@ -48,7 +57,8 @@ def by_name(rows: Iterable[Row]) -> Dict[str, List[Row]]:
 def record_of(folder: str, tails: bool = True) -> Answer:
     """The run's own records. ``missing`` when there is no folder."""
     names = listing(folder)
-    if "order.json" not in names:
+    order = order_of(folder) if "order.json" in names else {}
+    if not order:
         return {"missing": True}
     found: Answer = {"jobid": (read(os.path.join(folder, "jobid")) or "").strip()}
     found["submitting"] = (
@@ -69,7 +79,6 @@ def record_of(folder: str, tails: bool = True) -> Answer:
         elif kind == "kept":
             ends[index] = ["0", "kept", "0"]
     found.update(claims=claims, ends=ends, notes=notes)
-    order = json.loads(read(os.path.join(folder, "order.json"), 1 << 24) or "{}")
     found["order"] = {
         n: order.get(n) for n in ("name", "uid", "digest", "array", "outputs", "requeue")
     }

@@ -6,15 +6,18 @@ import os
 import shutil
 from typing import Optional
 
-from windlass_adapters.slurm.remote.blobs import blob_path
+from windlass_adapters.slurm.remote.blobs import blob_path, throw_away
 from windlass_adapters.slurm.remote.files import listing, read
+from windlass_adapters.slurm.remote.records import order_of
 from windlass_adapters.slurm.remote.site import Answer, Request, Site
 
 
 def stage(site: Site, folder: str, run: Request) -> Optional[Answer]:
     """Make the folder whole elsewhere and give it its name; nothing if it is there."""
-    if os.path.exists(os.path.join(folder, "order.json")):
+    if order_of(folder):
         return None
+    if os.path.isdir(folder):  # from before a crash of the disk: not whole
+        throw_away(site, folder)
     missing = sorted({f[1] for f in run["files"] if not os.path.exists(blob_path(site, f[1]))})
     if missing:
         return {"missing": missing}
@@ -22,7 +25,7 @@ def stage(site: Site, folder: str, run: Request) -> Optional[Answer]:
     os.makedirs(parent, mode=0o700, exist_ok=True)
     staging = os.path.join(parent, ".%s.%d" % (run["token"], os.getpid()))
     shutil.rmtree(staging, ignore_errors=True)
-    for name in ("work", "log", "in", *(["template"] if run["array"] else [])):
+    for name in ("work", "log", *(["template"] if run["array"] else [])):
         os.makedirs(os.path.join(staging, name), mode=0o700)
     for path, digest, mode, how in run["files"]:
         place(blob_path(site, digest), os.path.join(staging, path), mode, how)
@@ -32,8 +35,6 @@ def stage(site: Site, folder: str, run: Request) -> Optional[Answer]:
         with os.fdopen(descriptor, "wb") as file:
             file.write(text.encode("utf-8", "surrogateescape"))
     keep_done(site, staging, run)
-    with open(os.path.join(staging, "token"), "w") as file:
-        file.write(run["token"])
     with open(os.path.join(staging, "order.json"), "w") as file:
         json.dump(run["order"], file)
     try:

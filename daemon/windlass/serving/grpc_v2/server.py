@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn, Protocol, Self, TypeVar
 
 import grpc
@@ -13,15 +13,16 @@ import structlog
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
+from windlass.serving.access import credential_of
 from windlass.serving.grpc_v2 import inference_pb2 as pb
 from windlass.serving.grpc_v2.messages import MessageForm
 from windlass.serving.http import Limits, Reply
-from windlass.serving.inference import Inference
+from windlass.serving.inference import Caller, Inference
 from windlass.serving.listener import STOP_GRACE
 from windlass.serving.metrics import Metrics
 from windlass.serving.oip import model_metadata, server_metadata
 from windlass.serving.pages import index, load_or_unload, statistics
-from windlass.serving.process import port_in_use
+from windlass.serving.process import Certificate, Place, port_in_use
 
 SERVICE = "inference.GRPCInferenceService"
 _CODES = {
@@ -42,6 +43,9 @@ class Context(Protocol):
 
     async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         """End the call without an answer; raises."""
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
+        """The call's headers, names in lower case."""
 
 
 log = structlog.get_logger()
@@ -108,7 +112,7 @@ class Calls:
         _raise_refusal(load_or_unload(self._inference, request.model_name, "unload"))
         return pb.RepositoryModelUnloadResponse()
 
-    async def infer(self, request: pb.ModelInferRequest) -> bytes:
+    async def infer(self, request: pb.ModelInferRequest, context: Context) -> bytes:
         """The answer's message, as bytes. Raises RefusedError."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
@@ -121,7 +125,8 @@ class Calls:
         self._metrics.under_way += 1
         try:
             form = MessageForm(request)
-            self._inference.submit(form, model, b"", begun, answer, lambda: not future.done())
+            caller = Caller(answer, lambda: not future.done(), _credential(context))
+            self._inference.submit(form, model, b"", begun, caller)
             reply = await future
         finally:
             self._metrics.under_way -= 1
@@ -146,7 +151,8 @@ def _filled(kind: type[M], document: Mapping[str, object]) -> M:
 class GrpcServer:
     """The second port. Use inside ``async with``; leaving it lets the calls under way end."""
 
-    def __init__(self, calls: Calls, host: str, port: int, limits: Limits) -> None:
+    def __init__(self, calls: Calls, place: Place, limits: Limits) -> None:
+        host, port = place.host, place.grpc_port or 0
         options = [
             ("grpc.max_receive_message_length", limits.body),
             ("grpc.max_send_message_length", -1),
@@ -154,11 +160,17 @@ class GrpcServer:
         ]
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((_handlers(calls),))
-        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port: int = self._server.add_insecure_port(place)
+            self.port: int = self._add(address, place.tls)
         except RuntimeError:
             raise port_in_use(host, port, "params.grpcPort of the Target") from None
+
+    def _add(self, address: str, tls: Certificate | None) -> int:
+        if tls is None:
+            return int(self._server.add_insecure_port(address))
+        pair = tls.key.read_bytes(), tls.chain.read_bytes()
+        return int(self._server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
 
     async def __aenter__(self) -> Self:
         await self._server.start()
@@ -179,7 +191,11 @@ def _handlers(calls: Calls) -> grpc.GenericRpcHandler:
         "RepositoryIndex": _unary(calls.index, pb.RepositoryIndexRequest),
         "RepositoryModelLoad": _unary(calls.load, pb.RepositoryModelLoadRequest),
         "RepositoryModelUnload": _unary(calls.unload, pb.RepositoryModelUnloadRequest),
-        "ModelInfer": _unary(calls.infer, pb.ModelInferRequest),
+        "ModelInfer": grpc.unary_unary_rpc_method_handler(
+            _inference(calls),
+            request_deserializer=pb.ModelInferRequest.FromString,
+            response_serializer=_serialized,
+        ),
     }
     methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
         _stream(calls),
@@ -205,6 +221,21 @@ def _unary(method: Callable[[M], Awaitable[object]], kind: type[M]) -> grpc.RpcM
     )
 
 
+def _inference(calls: Calls) -> Callable[[pb.ModelInferRequest, Context], Awaitable[object]]:
+    async def call(request: pb.ModelInferRequest, context: Context) -> object:
+        try:
+            return await calls.infer(request, context)
+        except RefusedError as error:
+            await context.abort(error.code, str(error))
+
+    return call
+
+
+def _credential(context: Context) -> str | None:
+    pairs = context.invocation_metadata() or ()
+    return credential_of({name: value for name, value in pairs if isinstance(value, str)})
+
+
 def _stream(
     calls: Calls,
 ) -> Callable[[AsyncIterator[pb.ModelInferRequest], Context], AsyncIterator[object]]:
@@ -213,7 +244,7 @@ def _stream(
     ) -> AsyncIterator[object]:
         async for request in requests:
             try:
-                body = await calls.infer(request)
+                body = await calls.infer(request, context)
                 answer = pb.ModelInferResponse.FromString(body)
                 yield pb.ModelStreamInferResponse(infer_response=answer)
             except RefusedError as error:

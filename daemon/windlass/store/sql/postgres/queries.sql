@@ -89,6 +89,9 @@ WHERE (:kind::text IS NULL OR d.kind = :kind)
   AND (:namespace::text IS NULL OR d.namespace = :namespace)
 ORDER BY d.kind COLLATE "C", d.namespace COLLATE "C", d.name COLLATE "C"
 
+-- name: placed
+SELECT key, lane FROM desired ORDER BY kind, namespace, name
+
 -- name: object_by_key
 SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.revision, d.author,
        d.path, d.line, d.created_at, d.generation_at, d.deleting_since, d.prune, d.faults, d.conflict,
@@ -103,7 +106,7 @@ SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.re
        d.path, d.line, d.created_at, d.generation_at, d.deleting_since, d.prune, d.faults, d.conflict,
        d.suspended, d.sync_token, o.status, o.hold, o.seq,
        (SELECT json_agg(record ORDER BY position)::text FROM external e WHERE e.uid = d.uid) AS records,
-       a.token, a.asked
+       1 AS due, a.token, a.asked
 FROM desired d JOIN agenda a ON a.uid = d.uid LEFT JOIN object o ON o.uid = d.uid
 WHERE d.key = :key AND a.owner = :me
 

@@ -89,18 +89,28 @@ SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.re
        d.path, d.line, d.created_at, d.generation_at, d.deleting_since, d.prune, d.faults, d.conflict,
        d.suspended, d.sync_token, o.status, o.hold, o.seq,
        (SELECT json_group_array(record) FROM (SELECT record FROM external e WHERE e.uid = d.uid
-                                              ORDER BY position)) AS records
+                                              ORDER BY position)) AS records,
+       0 AS due
 FROM desired d LEFT JOIN object o ON o.uid = d.uid
 WHERE (:kind IS NULL OR d.kind = :kind)
   AND (:namespace IS NULL OR d.namespace = :namespace)
 ORDER BY d.kind, d.namespace, d.name
+
+-- name: placed
+SELECT key, namespace || '/' || CASE
+           WHEN kind = 'Target' THEN name
+           WHEN json_valid(resource) THEN coalesce(json_extract(resource, '$.spec.target'), 'local')
+           ELSE 'local' END AS lane
+FROM desired
+ORDER BY kind, namespace, name
 
 -- name: object_by_key
 SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.revision, d.author,
        d.path, d.line, d.created_at, d.generation_at, d.deleting_since, d.prune, d.faults, d.conflict,
        d.suspended, d.sync_token, o.status, o.hold, o.seq,
        (SELECT json_group_array(record) FROM (SELECT record FROM external e WHERE e.uid = d.uid
-                                              ORDER BY position)) AS records
+                                              ORDER BY position)) AS records,
+       0 AS due
 FROM desired d LEFT JOIN object o ON o.uid = d.uid
 WHERE d.key = :key
 

@@ -1,0 +1,102 @@
+"""What is going to cost how much, and what would remain: for plans and limits. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
+
+from windlass_adapters.base import TerminalError, Wanted
+from windlass_adapters.sagemaker.deployments import ENDPOINT_ROLE
+from windlass_adapters.sagemaker.jobs import RUN_ROLE
+from windlass_adapters.sagemaker.rates import Rates, dollars
+from windlass_adapters.sagemaker.tuning import TUNING_ROLE
+from windlass_schemas import Reason
+
+
+def _fleet(wanted: Wanted) -> dict[str, tuple[str, int]]:
+    """The instances of an endpoint: as many as it may have."""
+    sizes, types = wanted.body["most"], wanted.body["fleets"]
+    assert isinstance(sizes, dict)
+    assert isinstance(types, dict)
+    return {
+        name: (str(types[name]), int(str(count)))
+        for name, count in sizes.items()
+        if types.get(name) is not None
+    }
+
+
+def cost_of(rates: Rates, wanted: Sequence[Wanted]) -> str:
+    """One line for ``windlass plan``; empty when nothing is known or nothing costs."""
+    lines = [found for item in wanted if (found := _cost(rates, item))]
+    return "; ".join(lines)
+
+
+def _cost(rates: Rates, wanted: Wanted) -> str:
+    if wanted.role == ENDPOINT_ROLE:
+        fleets = _fleet(wanted)
+        hourly = rates.hourly(fleets)
+        sizes = " + ".join(f"{count} x {type_}" for type_, count in fleets.values())
+        if hourly is None:
+            return f"{sizes} (no rate known)" if sizes else ""
+        return f"at most {dollars(hourly)} an hour ({sizes}), twice that during an update"
+    if wanted.role in (RUN_ROLE, TUNING_ROLE):
+        return _run_cost(rates, wanted)
+    return ""
+
+
+def _run_cost(rates: Rates, wanted: Wanted) -> str:
+    request = wanted.body["request"]
+    assert isinstance(request, dict)
+    definition = request.get("TrainingJobDefinition", request)
+    jobs = _jobs(request)
+    assert isinstance(definition, dict)
+    resources, stopping = definition["ResourceConfig"], definition["StoppingCondition"]
+    assert isinstance(resources, dict)
+    assert isinstance(stopping, dict)
+    machines = int(str(resources["InstanceCount"]))
+    rate = rates.by_type.get(str(resources["InstanceType"]))
+    if rate is None:
+        return f"{machines} x {resources['InstanceType']} (no rate known)"
+    hours = int(str(stopping["MaxRuntimeInSeconds"])) / 3600
+    each = f"{machines} x {resources['InstanceType']} for {hours:g} h at most"
+    many = f", {jobs} times" if jobs > 1 else ""
+    return f"at most {dollars(rate * machines * hours * jobs)} ({each}{many})"
+
+
+def _jobs(request: Mapping[str, JsonValue]) -> int:
+    config = request.get("HyperParameterTuningJobConfig")
+    if not isinstance(config, dict):
+        return 1
+    limits = config["ResourceLimits"]
+    assert isinstance(limits, dict)
+    return int(str(limits.get("MaxNumberOfTrainingJobs", 1)))
+
+
+def refuse_too_expensive(rates: Rates, endpoint: Wanted, limit: float | None) -> None:
+    """Raises TerminalError when an endpoint may cost more than its limit."""
+    if limit is None:
+        return
+    hourly = rates.hourly(_fleet(endpoint))
+    if hourly is None:
+        raise TerminalError(
+            "spec.options.maxHourlyCost: there is no rate for its instance types; name a file of"
+            " rates in params.rates of the Target",
+            reason=Reason.INVALID_SPEC,
+        )
+    if hourly > limit:
+        raise TerminalError(
+            f"it may cost {dollars(hourly)} an hour, and spec.options.maxHourlyCost allows"
+            f" {dollars(limit)}; raise that, or take fewer or smaller instances",
+            reason=Reason.COST_LIMIT_EXCEEDED,
+        )
+
+
+def what_remains(rates: Rates, wanted: Sequence[Wanted], *, orphaned: bool) -> str:
+    """What is there still when the object has gone."""
+    if orphaned:
+        left = [f"{w.role} {w.name}" for w in wanted]
+        money = cost_of(rates, wanted)
+        return f"left behind: {', '.join(left)}" + (f"; {money}" if money else "")
+    kept = [w for w in wanted if w.role in (RUN_ROLE, TUNING_ROLE)]
+    return f"its outputs stay in S3 below {kept[0].body['folder']}" if kept else ""

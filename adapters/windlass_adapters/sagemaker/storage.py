@@ -1,0 +1,218 @@
+"""Artifacts in S3: hops 5 and 7 for what Deployments, Models and Jobs need there.
+
+A key says whose it is, its digest, size and name, so that a list of keys is all there is to ask.
+An object is there when its upload is complete, and not before. A long upload goes on from where S3
+says that it stands, call after call: there is nothing to lose in a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from windlass_adapters.base import Owner, WaitingError
+from windlass_adapters.sagemaker.answers import Answer, count, parts, text
+from windlass_adapters.sagemaker.api import Api
+from windlass_adapters.sagemaker.errors import AbsentError
+from windlass_adapters.sagemaker.names import Identity
+from windlass_adapters.sagemaker.packing import sizes
+from windlass_schemas import Artifact
+
+PART = 16 << 20
+"""Bytes of one part of an upload; anything smaller is sent at once."""
+MOST_PARTS = 9000
+UPLOAD_SLICE = 25.0
+"""Seconds that one call goes on uploading; the next call goes on from there."""
+FILE = "model.tar.gz"
+
+
+class Place(NamedTuple):
+    """Where an artifact lies: what its key says."""
+
+    key: str
+    artifact: Artifact
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)[-100:] or "file"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one bucket and prefix."""
+
+    bucket: str
+    prefix: str
+    identity: Identity
+
+    def folder(self, owner: Owner) -> str:
+        """What every key of an owner begins with."""
+        kind, namespace, name = owner.key
+        return f"{self.prefix}{kind.lower()}/{namespace}/{name}/{self.identity.token(owner)}/"
+
+    def of(self, owner: Owner, artifact: Artifact, file: str = FILE) -> str:
+        """The key of an artifact."""
+        digest = artifact.digest.removeprefix("sha256:")
+        format_ = artifact.format or "file"
+        name = f"{digest}.{artifact.size}.{format_}.{_clean(artifact.name)}"
+        return f"{self.folder(owner)}{name}/{file}"
+
+    def url(self, key: str) -> str:
+        """As SageMaker names it."""
+        return f"s3://{self.bucket}/{key}"
+
+    def read(self, key: str) -> Place | None:
+        """What a key says; None for one that is not made by us."""
+        folder = key.rpartition("/")[0].rpartition("/")[2]
+        found = re.fullmatch(r"([0-9a-f]{64})\.(\d+)\.([a-z]+)\.(.+)", folder)
+        if not key.startswith(self.prefix) or found is None:
+            return None
+        artifact = Artifact(
+            digest=f"sha256:{found[1]}",
+            size=int(found[2]),
+            name=found[4],
+            format=found[3],
+            url=self.url(key),
+        )
+        return Place(key, artifact)
+
+
+class Storage:
+    """Reads and writes one bucket."""
+
+    def __init__(self, api: Api, keys: Keys) -> None:
+        self._api = api
+        self.keys = keys
+
+    async def _s3(self, operation: str, **arguments: object) -> Answer:
+        bucket = self.keys.bucket
+        return await self._api.call("s3", operation, Bucket=bucket, **arguments)
+
+    async def has(self, key: str) -> bool:
+        """Whether the object is there, and so complete."""
+        try:
+            await self._s3("HeadObject", Key=key)
+        except AbsentError:
+            return False
+        return True
+
+    async def names(self, prefix: str) -> AsyncIterator[str]:
+        """All keys below a prefix."""
+        token: dict[str, object] = {}
+        while True:
+            answer = await self._s3("ListObjectsV2", Prefix=prefix, **token)
+            for item in parts(answer, "Contents"):
+                yield text(item, "Key")
+            if not answer.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": text(answer, "NextContinuationToken")}
+
+    async def read(self, key: str) -> bytes:
+        """A whole, small object. Raises AbsentError."""
+        body = (await self._s3("GetObject", Key=key)).get("Body")
+        return body if isinstance(body, bytes) else b""
+
+    async def version(self, bucket: str, key: str) -> Answer:
+        """What identifies somebody else's object: VersionId, ETag, ContentLength."""
+        return await self._api.call("s3", "HeadObject", Bucket=bucket, Key=key)
+
+    async def delete(self, key: str) -> None:
+        """Remove an object and any unfinished upload of it. Absent is success."""
+        await self._s3("DeleteObject", Key=key)
+        for upload in await self._uploads(key):
+            try:
+                await self._s3("AbortMultipartUpload", Key=key, UploadId=upload)
+            except AbsentError:
+                continue
+
+    async def delete_folder(self, prefix: str) -> None:
+        """Remove everything below a prefix."""
+        async for key in self.names(prefix):
+            await self._s3("DeleteObject", Key=key)
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Send a small object at once; S3 checks its sha256."""
+        checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        await self._s3("PutObject", Key=key, Body=io.BytesIO(data), ChecksumSHA256=checksum)
+
+    async def upload(self, key: str, file: Path) -> None:
+        """Bring a file there. Raises WaitingError while there is more to send: call again."""
+        total = (await asyncio.to_thread(file.stat)).st_size
+        if total <= PART:
+            await self.put(key, await asyncio.to_thread(file.read_bytes))
+            return
+        uploads = await self._uploads(key)
+        upload = uploads[0] if uploads else await self._begin(key)
+        sent = await self._sent(key, upload)
+        until = asyncio.get_running_loop().time() + UPLOAD_SLICE
+        for number, (offset, length) in enumerate(sizes(total, PART, MOST_PARTS), start=1):
+            if number in sent:
+                continue
+            if asyncio.get_running_loop().time() > until:
+                done = sum(size for _, _, size in sent.values()) >> 20
+                raise WaitingError(f"uploading {file.name}: {done} of {total >> 20} MiB sent")
+            data = await asyncio.to_thread(_slice, file, offset, length)
+            sent[number] = await self._send(key, upload, number, data)
+        await self._s3(
+            "CompleteMultipartUpload",
+            Key=key,
+            UploadId=upload,
+            MultipartUpload={
+                "Parts": [
+                    {"PartNumber": number, "ETag": etag, "ChecksumSHA256": checksum}
+                    for number, (etag, checksum, _) in sorted(sent.items())
+                ]
+            },
+        )
+
+    async def _begin(self, key: str) -> str:
+        answer = await self._s3("CreateMultipartUpload", Key=key, ChecksumAlgorithm="SHA256")
+        return text(answer, "UploadId")
+
+    async def _send(self, key: str, upload: str, number: int, data: bytes) -> tuple[str, str, int]:
+        checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        answer = await self._s3(
+            "UploadPart",
+            Key=key,
+            UploadId=upload,
+            PartNumber=number,
+            Body=io.BytesIO(data),
+            ChecksumSHA256=checksum,
+        )
+        return text(answer, "ETag"), checksum, len(data)
+
+    async def _uploads(self, key: str) -> list[str]:
+        answer = await self._s3("ListMultipartUploads", Prefix=key)
+        return [text(u, "UploadId") for u in parts(answer, "Uploads") if text(u, "Key") == key]
+
+    async def _sent(self, key: str, upload: str) -> dict[int, tuple[str, str, int]]:
+        """Parts that S3 holds already, by number: etag, checksum, size."""
+        found: dict[int, tuple[str, str, int]] = {}
+        marker: dict[str, object] = {}
+        while True:
+            answer = await self._s3("ListParts", Key=key, UploadId=upload, **marker)
+            for item in parts(answer, "Parts"):
+                number, size = count(item, "PartNumber"), count(item, "Size")
+                found[number or 0] = (text(item, "ETag"), text(item, "ChecksumSHA256"), size or 0)
+            if not answer.get("IsTruncated"):
+                return found
+            marker = {"PartNumberMarker": answer["NextPartNumberMarker"]}
+
+
+def _slice(file: Path, offset: int, length: int) -> bytes:
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        return stream.read(length)
+
+
+def split(url: str) -> tuple[str, str]:
+    """Bucket and key of an ``s3://`` address."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    return bucket, key

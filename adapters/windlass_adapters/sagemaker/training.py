@@ -1,0 +1,286 @@
+"""Training jobs: hops 5 and 7 for what runs to an end.
+
+Completed is the only success; Stopped is none. A job is made once under its name and never changed.
+What it leaves in S3 stays there when its record goes: models are served from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from windlass_adapters.base import (
+    Absent,
+    External,
+    Found,
+    Observation,
+    Owner,
+    State,
+    TerminalError,
+    TransientError,
+    Wanted,
+)
+from windlass_adapters.sagemaker import packing
+from windlass_adapters.sagemaker.answers import Answer, moment, number, part, text
+from windlass_adapters.sagemaker.api import PAGE
+from windlass_adapters.sagemaker.errors import AbsentError, ExistsError
+from windlass_adapters.sagemaker.immutables import Backend
+from windlass_adapters.sagemaker.inventory import Section
+from windlass_adapters.sagemaker.jobs import CODE, OUTPUTS, RUN_ROLE, file_name
+from windlass_adapters.sagemaker.names import HASH_TAG, conflict, tag_list
+from windlass_adapters.sagemaker.runstates import run_state
+from windlass_schemas import Artifact, Reason, digest_of
+
+LIST_AGE = 30.0
+"""Seconds for which a list of running jobs answers."""
+TERMINAL = frozenset({"Completed", "Failed", "Stopped"})
+Json = dict[str, JsonValue]
+
+
+class Training:
+    """The training jobs of one Target."""
+
+    noun = "TrainingJob"
+    role = RUN_ROLE
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._running = Section(self._list, LIST_AGE, backend.api.now)
+        self._known: dict[str, tuple[Answer, dict[str, str]]] = {}
+
+    async def _list(self) -> dict[str, tuple[str, datetime | None]]:
+        pages = self._backend.api.pages(
+            "sagemaker",
+            f"List{self.noun}s",
+            f"{self.noun}Summaries",
+            StatusEquals="InProgress",
+            MaxResults=PAGE,
+        )
+        return {text(job, f"{self.noun}Name"): self._mark(job) async for job in pages}
+
+    def _mark(self, answer: Answer) -> tuple[str, datetime | None]:
+        return text(answer, f"{self.noun}Status"), moment(answer, "LastModifiedTime")
+
+    async def look(self, owner: Owner, external: External) -> Observation:
+        name = external.name
+        known = self._known.get(name)
+        if (
+            known is not None
+            and not self._backend.inventory.is_hot(self.role, name)
+            and (await self._running.get()).get(name) == self._mark(known[0])
+        ):
+            return self._found(owner, external, *known)
+        read = await self._read(name)
+        if read is None:
+            if self._backend.inventory.made_just_now(self.role, name):
+                message = f"{name} is not shown yet"
+                return Found(external, owner.uid, State.PROGRESSING, message=message)
+            return Absent()
+        self._backend.inventory.cool(self.role, name)
+        return self._found(owner, external, *read)
+
+    async def _read(self, name: str) -> tuple[Answer, dict[str, str]] | None:
+        try:
+            answer = await self._backend.api.sagemaker(
+                f"Describe{self.noun}", **{f"{self.noun}Name": name}
+            )
+        except AbsentError:
+            self._known.pop(name, None)
+            return None
+        held = self._known.get(name)
+        tags = held[1] if held else await self._backend.tags(text(answer, f"{self.noun}Arn"))
+        self._known[name] = (answer, tags)
+        return self._known[name]
+
+    def _found(
+        self, owner: Owner, external: External, answer: Answer, tags: Mapping[str, str]
+    ) -> Found:
+        status = text(answer, f"{self.noun}Status")
+        state, reason, message, counts = run_state(
+            status, text(answer, "SecondaryStatus"), text(answer, "FailureReason")
+        )
+        return Found(
+            external,
+            self._backend.identity.owner_uid(owner, tags) or "nobody",
+            state,
+            digest=tags.get(HASH_TAG),
+            reason=reason,
+            message=message,
+            attempt_counts=counts,
+            outputs=self.outputs(answer, tags) if state is State.SUCCEEDED else {},
+            detail=self.detail(answer),
+        )
+
+    def outputs(self, answer: Answer, tags: Mapping[str, str]) -> dict[str, Artifact]:
+        """What it has left behind, under the names that were declared."""
+        model = text(part(answer, "ModelArtifacts"), "S3ModelArtifacts")
+        folder = model.rpartition("/")[0]
+        return declared(tags, {OUTPUTS[0]: model, OUTPUTS[1]: f"{folder}/{OUTPUTS[1]}"})
+
+    def detail(self, answer: Answer) -> Json:
+        """What the status shows."""
+        resources = part(answer, "ResourceConfig")
+        shown: Json = {
+            "status": text(answer, f"{self.noun}Status"),
+            "secondary": text(answer, "SecondaryStatus"),
+            "instanceType": text(resources, "InstanceType"),
+            "instances": int(number(resources, "InstanceCount") or 0),
+            "billableSeconds": number(answer, "BillableTimeInSeconds"),
+        }
+        return {"run": {k: v for k, v in shown.items() if v not in ("", None)}}
+
+    async def create(self, owner: Owner, wanted: Wanted) -> Found:
+        external = External(self.role, wanted.name, wanted.name)
+        tags = {
+            **_texts(wanted.body["tags"]),
+            HASH_TAG: wanted.digest,
+            **outputs_tags(_texts(wanted.body["outputs"])),
+        }
+        request = await self.request(wanted)
+        self._backend.inventory.heat(self.role, wanted.name)
+        try:
+            await self._backend.api.sagemaker(
+                f"Create{self.noun}",
+                **{f"{self.noun}Name": wanted.name},
+                **request,
+                Tags=tag_list(tags),
+            )
+        except ExistsError:
+            return await self._take(owner, external)
+        self._backend.inventory.heat(self.role, wanted.name, made=True)
+        message = f"SageMaker has taken {wanted.name}"
+        return Found(external, owner.uid, State.PROGRESSING, message=message)
+
+    async def _take(self, owner: Owner, external: External) -> Found:
+        """It is there: made by us, though the reply was lost, or another's."""
+        self._known.pop(external.name, None)
+        read = await self._read(external.name)
+        if read is None:
+            raise TransientError(f"{external.name} was there and is not; looking again")
+        if not self._backend.identity.owns(owner, read[1]):
+            raise conflict(f"job {external.name}", read[1])
+        return self._found(owner, external, *read)
+
+    async def request(self, wanted: Wanted) -> Json:
+        """The whole request, after everything that it names has been uploaded."""
+        request = json.loads(json.dumps(wanted.body["request"]))
+        assert isinstance(request, dict)
+        await self.complete(wanted, request, "HyperParameters")
+        return request
+
+    async def complete(self, wanted: Wanted, request: Json, parameters: str) -> None:
+        """Upload code and inputs, and put their addresses in. Raises WaitingError meanwhile."""
+        folder, uploads = str(wanted.body["folder"]), wanted.body["uploads"]
+        assert isinstance(uploads, dict)
+        keys = self._backend.storage.keys
+        code, inputs = uploads["code"], uploads["inputs"]
+        assert isinstance(inputs, dict)
+        if code:
+            await self._upload_code(f"{folder}{CODE}", _texts(code))
+            hyper = request[parameters]
+            assert isinstance(hyper, dict)
+            hyper["sagemaker_submit_directory"] = json.dumps(keys.url(f"{folder}{CODE}"))
+            hyper["sagemaker_region"] = json.dumps(self._backend.region)
+        channels = request.get("InputDataConfig", [])
+        assert isinstance(channels, list)
+        for channel in channels:
+            assert isinstance(channel, dict)
+            given = inputs.get(str(channel["ChannelName"]))
+            if given is not None:
+                source = channel["DataSource"]
+                assert isinstance(source, dict)
+                where = source["S3DataSource"]
+                assert isinstance(where, dict)
+                artifact = Artifact.model_validate(given)
+                where["S3Uri"] = await self._input(f"{folder}input/", artifact)
+        request["OutputDataConfig"] = {"S3OutputPath": keys.url(f"{folder}output")}
+        if request.get("EnableManagedSpotTraining"):
+            request["CheckpointConfig"] = {"S3Uri": keys.url(f"{folder}checkpoints")}
+
+    async def _upload_code(self, key: str, code: Mapping[str, str]) -> None:
+        storage, artifacts = self._backend.storage, self._backend.artifacts
+        if await storage.has(key):
+            return
+        async with self._scratch() as folder:
+            files = {path: artifacts.path(digest) for path, digest in code.items()}
+            archive = await asyncio.to_thread(packing.pack, files, folder / CODE)
+            await storage.upload(key, archive)
+
+    @asynccontextmanager
+    async def _scratch(self) -> AsyncIterator[Path]:
+        with tempfile.TemporaryDirectory(dir=self._backend.scratch) as folder:
+            yield Path(folder)
+
+    async def _input(self, folder: str, artifact: Artifact) -> str:
+        """Where an input lies in S3; uploaded if it does not yet."""
+        if artifact.url is not None:
+            return artifact.url
+        file = self._backend.artifacts.path(artifact.digest)
+        if not file.is_file():
+            raise TerminalError(
+                f"{artifact.name} is not in this machine's artifact store; make it again",
+                reason=Reason.INVALID_ARTIFACT,
+            )
+        key = f"{folder}{artifact.digest.removeprefix('sha256:')[:16]}/{file_name(artifact)}"
+        if not await self._backend.storage.has(key):
+            await self._backend.storage.upload(key, file)
+        return self._backend.storage.keys.url(key)
+
+    async def update(self, owner: Owner, external: External, wanted: Wanted) -> Found:
+        raise TerminalError(f"{external.name}: a run is made once and never changed")
+
+    async def delete(self, owner: Owner, external: External) -> None:
+        """Stop it; once it is over, remove its record and what was uploaded for it."""
+        self._known.pop(external.name, None)
+        self._backend.inventory.heat(self.role, external.name)
+        read = await self._read(external.name)
+        if read is None:
+            return
+        answer, tags = read
+        if not self._backend.identity.owns(owner, tags):
+            raise conflict(f"job {external.name}", tags)
+        status = text(answer, f"{self.noun}Status")
+        name = {f"{self.noun}Name": external.name}
+        if status == "InProgress":
+            await self._backend.api.sagemaker(f"Stop{self.noun}", **name)
+        elif status in TERMINAL:
+            base = external.name.rpartition("-a")[0]
+            folder = f"{self._backend.storage.keys.folder(owner)}{base}/"
+            for below in (CODE, "input/", "checkpoints/"):
+                await self._backend.storage.delete_folder(f"{folder}{below}")
+            try:
+                await self._backend.api.sagemaker(f"Delete{self.noun}", **name)
+            except AbsentError:
+                return
+
+
+def _texts(value: JsonValue) -> dict[str, str]:
+    assert isinstance(value, dict)
+    return {key: str(item) for key, item in value.items()}
+
+
+_OUTPUT_TAG = "windlass:output."
+
+
+def outputs_tags(outputs: Mapping[str, str]) -> dict[str, str]:
+    """Declared outputs travel as tags, so that a look needs nothing but the job itself."""
+    return {f"{_OUTPUT_TAG}{name}": path for name, path in outputs.items()}
+
+
+def declared(tags: Mapping[str, str], places: Mapping[str, str]) -> dict[str, Artifact]:
+    """The declared outputs, at the places where they lie."""
+    found = {}
+    for tag, path in tags.items():
+        if tag.startswith(_OUTPUT_TAG) and places.get(path):
+            url = places[path]
+            found[tag.removeprefix(_OUTPUT_TAG)] = Artifact(
+                digest=digest_of({"url": url}), size=0, name=path, url=url
+            )
+    return found

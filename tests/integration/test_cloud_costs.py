@@ -1,0 +1,124 @@
+"""What an endpoint may cost, how long it may stay, and that a look says so."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+
+from rig.cloud import Cloud, cloud_in
+from windlass.metrics import Metrics
+from windlass.orphans import Orphans
+from windlass.store.base import Object
+from windlass_adapters.base import Estimates
+from windlass_adapters.testing.world import KitStore
+
+
+@pytest.fixture
+async def cloud(tmp_path: Path) -> AsyncIterator[Cloud]:
+    """A kernel with rates, on an account that holds nothing."""
+    rates = tmp_path / "rates.yaml"
+    rates.write_text("ml.m5.large: 0.115\n")
+    async with cloud_in(tmp_path, rates=str(rates)) as world:
+        yield world
+
+
+async def test_an_endpoint_that_may_cost_too_much_is_not_made(cloud: Cloud) -> None:
+    """The message has both amounts."""
+    options: dict[str, JsonValue] = {"maxHourlyCost": 0.3}
+    many = cloud.deployment(options=options, replicas=3)
+    await cloud.declare(cloud.target(), cloud.model(), many)
+    await cloud.after(minutes=5)
+    ready = await cloud.ready("Deployment/wine")
+    assert ready.reason == "CostLimitExceeded"
+    assert "0.345 $" in ready.message
+    assert cloud.calls()["CreateEndpoint"] == 0
+    few = cloud.deployment(options=options, replicas=2)
+    await cloud.declare(cloud.target(), cloud.model(), few)
+    await cloud.until_ready("Deployment/wine")
+    detail = (await cloud.get("Deployment/wine")).status.detail["endpoint"]
+    assert isinstance(detail, dict)
+    assert detail["dollarsAnHour"] == 0.23
+
+
+async def test_an_endpoint_goes_when_its_time_is_over_and_stays_away(cloud: Cloud) -> None:
+    """It is declared still; windlass sync, or an edit, has it again."""
+    short = cloud.deployment(options={"ttl": "2h"})
+    await cloud.declare(cloud.target(), cloud.model(), short)
+    await cloud.until_ready("Deployment/wine")
+    await cloud.after(hours=6)
+    ready = await cloud.ready("Deployment/wine")
+    assert ready.reason == "CostLimitExceeded"
+    assert "ttl of 2h is over" in ready.message
+    assert cloud.names("endpoint") == []
+    assert cloud.calls()["CreateEndpoint"] == 1
+    await cloud.declare(cloud.target(), cloud.model(), cloud.deployment(options={"ttl": "9h"}))
+    await cloud.until_ready("Deployment/wine")
+    assert cloud.calls()["CreateEndpoint"] == 2
+
+
+async def test_an_endpoint_that_nobody_asks_is_taken_down(cloud: Cloud) -> None:
+    """CloudWatch has no invocation for an hour."""
+    idle = cloud.deployment(options={"idleStop": {"after": "1h"}})
+    await cloud.declare(cloud.target(), cloud.model(), idle)
+    await cloud.after(hours=3)
+    ready = await cloud.ready("Deployment/wine")
+    assert ready.reason == "CostLimitExceeded"
+    assert "nobody has asked it for 1h" in ready.message
+    assert cloud.names("endpoint") == []
+
+
+async def test_a_plan_tells_the_cost_and_what_would_remain(cloud: Cloud) -> None:
+    """In the adapter's words, for ``windlass plan``."""
+    await cloud.declare(cloud.target(), cloud.model(), cloud.deployment(replicas=2))
+    await cloud.until_ready("Deployment/wine")
+    found = await cloud.get("Deployment/wine")
+    adapter = (await cloud.target_of(found)).adapter
+    assert isinstance(adapter, Estimates)
+    wanted = [record.wanted for record in found.externals]
+    cost = "at most 0.23 $ an hour (2 x ml.m5.large), twice that during an update"
+    assert adapter.cost(wanted) == cost
+    assert adapter.remains(wanted, orphaned=False) == ""
+    left = adapter.remains(wanted, orphaned=True)
+    assert "endpoint wine" in left
+    assert cost in left
+
+
+async def test_what_nobody_declares_is_reported_and_what_is_free_is_collected(
+    cloud: Cloud,
+) -> None:
+    """An endpoint that was left behind costs money: said, and not removed."""
+    kept = cloud.document("Deployment", "wine", {"model": "wine", "target": "cloud"})
+    await cloud.declare(cloud.target(), cloud.model(), kept)
+    await cloud.until_ready("Deployment/wine")
+    owned = await cloud.get("Deployment/wine")
+    others = [o for o in await cloud.store.list() if o.key != owned.key]
+    metrics = Metrics()
+    orphans = Orphans(_Only(cloud.store, others), cloud.targets, metrics)
+    assert await orphans.look() == [], "younger than the grace"
+    cloud.now += timedelta(hours=2)
+    ((target, orphan),) = await orphans.look()
+    assert (target, orphan.role, orphan.name) == ("default/cloud", "endpoint", "wine")
+    assert orphan.cost == "0.115 $ an hour"
+    assert orphan.ref == "Deployment/default/wine"
+    assert b'windlass_orphans{target="default/cloud"} 1.0' in metrics.render()
+    assert len(cloud.names("endpoint-config")) == len(cloud.names("model")) == 1
+    async with cloud.aws.client("sagemaker") as sagemaker:
+        await sagemaker.delete_endpoint(EndpointName="wine")
+    cloud.now += timedelta(hours=2)
+    assert await orphans.look() == []
+    assert cloud.names("endpoint-config") == cloud.names("model") == []
+
+
+class _Only:
+    """A store that has lost some objects."""
+
+    def __init__(self, store: KitStore, objects: Sequence[Object]) -> None:
+        self.install = store.install
+        self._objects = objects
+
+    async def list(self) -> Sequence[Object]:
+        return self._objects

@@ -1,0 +1,113 @@
+"""The daemon dies at any moment of a Deployment's life on SageMaker: no orphan, no duplicate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import aioboto3
+import pytest
+
+from rig.cloud import Cloud, cloud_in
+from rig.cloud_stories import CHANGE, LIFE, REMOVE, SERVE, Story, tell
+from windlass_adapters.testing.schedules import FAULTS
+from windlass_adapters.testing.stepping import Cut
+
+# What is dead never runs again, and so leaves what it had open to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+BEFORE = {SERVE: (), CHANGE: (SERVE,), REMOVE: (SERVE, CHANGE)}
+MOST = {
+    SERVE: {"CreateModel": 1, "CreateEndpointConfig": 1, "CreateEndpoint": 1},
+    CHANGE: {"CreateModel": 1, "CreateEndpointConfig": 1, "UpdateEndpoint": 1},
+    REMOVE: {"DeleteEndpoint": 1, "DeleteEndpointConfig": 1, "DeleteModel": 1},
+}
+"""What each story does, and how often; nothing else that makes or removes."""
+COUNTED = ("Create", "UpdateEndpoint", "Delete")
+
+
+@pytest.fixture(autouse=True)
+def _one_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read AWS's service models takes a second: all adapters of a test share one session."""
+    monkeypatch.setattr(aioboto3, "Session", cache(aioboto3.Session))
+
+
+async def awaits(story: Story, folder: Path) -> int:
+    """How many awaits a story has when nothing goes wrong."""
+    whole = Cut()
+    async with cloud_in(folder) as cloud:
+        await tell(cloud, *BEFORE[story])
+        cloud.cut = whole
+        await tell(cloud, story)
+    return whole.steps
+
+
+async def play(story: Story, at: Iterable[int], fault: str, folder: Path) -> None:
+    """Tell a story, cut at each of some awaits, and the rest of the life after it."""
+    for step in at:
+        place = folder / f"{fault}-{step}".replace(" ", "-")
+        place.mkdir()
+        async with cloud_in(place) as cloud:
+            await tell(cloud, *BEFORE[story])
+            cloud.aws.calls.clear()
+            cloud.cut = Cut((step,), FAULTS[fault]())
+            try:
+                await tell(cloud, story)
+                cloud.cut.at = ()
+                check(cloud, story)
+                await quiet(cloud)
+            except AssertionError as error:
+                raise AssertionError(f"{story.name}, {fault} at await {step}: {error}") from error
+
+
+def check(cloud: Cloud, story: Story) -> None:
+    """Every effect once, and nothing that must not happen."""
+    cloud.aws.monitor.check()
+    done = cloud.aws.calls.done()
+    made = {name: n for name, n in done.items() if name in MOST[story]}
+    assert made == MOST[story], f"effects {made}"
+    other = [n for n in done if n.startswith("CreateEndpoint") and n not in MOST[story]]
+    assert not other or story is not REMOVE, f"made by removing: {other}"
+
+
+async def quiet(cloud: Cloud) -> None:
+    """Nothing more is changed in an hour."""
+    before = len(cloud.aws.calls.mutations())
+    await cloud.after(hours=1)
+    late = [call.operation for call in cloud.aws.calls.mutations()[before:]]
+    assert [name for name in late if name.startswith(COUNTED)] == []
+
+
+@pytest.mark.parametrize("story", [SERVE, CHANGE, REMOVE], ids=lambda story: story.name)
+async def test_killed_now_and_then_it_exists_once(story: Story, tmp_path: Path) -> None:
+    """Four moments of each story; the long tests take all of them."""
+    (tmp_path / "whole").mkdir()
+    whole = await awaits(story, tmp_path / "whole")
+    await play(story, range(3, whole, max(1, whole // 4)), "killed", tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(14_400)
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+@pytest.mark.parametrize("story", [SERVE, CHANGE, REMOVE], ids=lambda story: story.name)
+async def test_killed_at_every_await_it_exists_once(
+    story: Story, fault: str, tmp_path: Path
+) -> None:
+    """Killed, cancelled, out of time, or without a store: at each await."""
+    (tmp_path / "whole").mkdir()
+    whole = await awaits(story, tmp_path / "whole")
+    await play(story, range(whole), fault, tmp_path)
+
+
+async def test_a_second_daemon_starts_over_the_first_ones_life(tmp_path: Path) -> None:
+    """Killed once in every story of a life, at a different moment of each."""
+    async with cloud_in(tmp_path) as cloud:
+        for number, story in enumerate(LIFE):
+            cloud.cut = Cut((7 + 5 * number,), FAULTS["killed"]())
+            await tell(cloud, story)
+        assert cloud.deaths >= 4
+        cloud.aws.monitor.check()
+        assert cloud.aws.monitor.held() == []

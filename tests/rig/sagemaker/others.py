@@ -1,0 +1,138 @@
+"""S3, STS, IAM, CloudWatch, logs and Lambda: moto, in this process and behind the same front door.
+
+What moto does not do and AWS does: it takes any checksum that a client sends (checked here, before
+it), it answers 500 for a part of an upload that is over, its Lambda runs nothing, its CloudWatch
+raises no alarm by itself, and who calls is always the same user (answered here). SageMaker and
+autoscaling are never answered from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import re
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+from rig.sagemaker.refusals import not_modelled, refuse, rule
+from rig.sagemaker.signing import Caller, Credentials, Signed
+from rig.sagemaker.wire import Asked, Reply
+
+BAD_DIGEST = rule(
+    "s3.digest",
+    "doc",
+    "BadDigest",
+    "The {algorithm} you specified did not match the calculated checksum.",
+)
+_SUMS: dict[str, Callable[[bytes], bytes]] = {
+    "sha256": lambda body: hashlib.sha256(body).digest(),
+    "sha1": lambda body: hashlib.sha1(body, usedforsecurity=False).digest(),
+    "crc32": lambda body: zlib.crc32(body).to_bytes(4, "big"),
+}
+SERVED = frozenset({"s3", "sts", "iam", "cloudwatch", "logs", "lambda"})
+# moto keeps its state per process and is not made for threads: one thread for all doubles.
+_THREAD = ThreadPoolExecutor(1, thread_name_prefix="moto")
+_app: Any = None  # moto's WSGI application; imported on first use, since that takes a second
+
+
+class Others:
+    """Calls moto for one account."""
+
+    def __init__(self, account: str, credentials: dict[str, Credentials]) -> None:
+        self._account = account
+        self._credentials = credentials
+        self._used = False
+
+    async def __call__(self, what: Asked, signed: Signed, caller: Caller) -> Reply:
+        """Answer a request that is not for SageMaker."""
+        if what.service not in SERVED:
+            raise not_modelled(what.service)
+        if what.operation == "GetCallerIdentity":
+            return _identity(caller, self._account)
+        if what.service == "s3":
+            _check_sums(signed)
+        self._used = True
+        loop = asyncio.get_running_loop()
+        reply = await loop.run_in_executor(_THREAD, self._call, signed)
+        if what.operation == "AssumeRole" and reply.status == 200:
+            self._learn(reply.body.decode())
+        return reply
+
+    def _call(self, signed: Signed) -> Reply:
+        from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+        path, _, query = signed.target.partition("?")
+        headers = {**signed.headers, "x-moto-account-id": self._account}
+        builder = EnvironBuilder(
+            path=path,
+            query_string=query,
+            method=signed.method,
+            headers=list(headers.items()),
+            data=signed.body,
+        )
+        environ = builder.get_environ()
+        # EnvironBuilder decodes the path, and with it what S3 keys had encoded.
+        environ["RAW_URI"] = environ["REQUEST_URI"] = signed.target
+        parts, status, found = run_wsgi_app(_application(), environ, buffered=True)
+        kept = {k: v for k, v in found.items() if k.lower() != "content-length"}
+        body = b"".join(parts)
+        if signed.method == "HEAD":
+            kept["Content-Length"] = found.get("Content-Length", "0")
+        return Reply(int(status.split()[0]), body, kept)
+
+    def _learn(self, answer: str) -> None:
+        """Know the keys that an assumed role was given."""
+        found = {
+            tag: re.search(f"<{tag}>([^<]+)</{tag}>", answer)
+            for tag in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Arn")
+        }
+        key, secret, token, arn = (match[1] if match else "" for match in found.values())
+        self._credentials[key] = Credentials(key, secret, arn, token)
+
+    async def forget(self) -> None:
+        """Let go of what this account held."""
+        if self._used:
+            await asyncio.get_running_loop().run_in_executor(_THREAD, self._forget)
+
+    def _forget(self) -> None:
+        from moto.backends import get_backend
+
+        for service in ("s3", "sts", "iam", "cloudwatch", "logs", "lambda"):
+            get_backend(service).pop(self._account, None)
+
+
+def _identity(caller: Caller, account: str) -> Reply:
+    """Who calls, by the keys that signed."""
+    told = f"<Arn>{caller.credentials.principal}</Arn><Account>{account}</Account>"
+    told += f"<UserId>{caller.credentials.access_key}:windlass</UserId>"
+    inner = f"<GetCallerIdentityResult>{told}</GetCallerIdentityResult>"
+    meta = f"<ResponseMetadata><RequestId>{uuid4()}</RequestId></ResponseMetadata>"
+    text = f"<GetCallerIdentityResponse>{inner}{meta}</GetCallerIdentityResponse>"
+    return Reply(200, text.encode(), {"Content-Type": "text/xml"})
+
+
+def _check_sums(signed: Signed) -> None:
+    """Raises Refusal when a body is not what its checksum says."""
+    for name, compute in _SUMS.items():
+        given = signed.headers.get(f"x-amz-checksum-{name}")
+        if (
+            given is None
+            or signed.headers.get("x-amz-checksum-type")
+            or "uploadId" in (signed.target if signed.method == "POST" else "")
+        ):
+            continue
+        if base64.b64encode(compute(signed.body)).decode() != given:
+            raise refuse(BAD_DIGEST, algorithm=name.upper())
+
+
+def _application() -> Any:
+    global _app
+    if _app is None:
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+        _app = DomainDispatcherApplication(create_backend_app)
+    return _app

@@ -1,0 +1,124 @@
+"""What was read of spec files outlives the reader, and is believed only where it must be true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gitrepo import GitRepo
+from specs_text import Keeper, job
+from windlass.sources import readcache
+from windlass.sources.gittree import Blobs, GitTree, parse_listing
+from windlass.sources.loader import Loaded, Loader
+from windlass.sources.readcache import ReadCache
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> GitRepo:
+    repo = GitRepo(tmp_path / "specs")
+    repo.write("a.yaml", job("a", "command: [x]"))
+    repo.write("b.yaml", job("b", "command: [x]") + "---\n" + job("c"))
+    repo.commit()
+    return repo
+
+
+def read(repo: GitRepo) -> tuple[Loaded, int]:
+    """A new loader reads HEAD; what it found, and how many files it parsed."""
+    loader = Loader(Keeper(), cache=ReadCache(repo.path.parent / "read.db"))
+    listing = repo.git("ls-tree", "-r", "-z", "--full-tree", "HEAD").encode()
+    blobs = Blobs(repo.path)
+    try:
+        return loader.load(GitTree(parse_listing(listing), blobs)), loader.parses
+    finally:
+        blobs.close()
+
+
+def test_a_new_reader_parses_nothing_that_an_older_one_has_read(repo: GitRepo) -> None:
+    first, parsed = read(repo)
+    assert parsed == 2
+    again, parsed = read(repo)
+    assert parsed == 0
+    assert again == first
+    assert [d.canonical for d in again.documents] == [d.canonical for d in first.documents]
+
+
+def test_only_what_has_changed_is_parsed(repo: GitRepo) -> None:
+    read(repo)
+    repo.write("a.yaml", job("a", "command: [y]"))
+    repo.commit()
+    loaded, parsed = read(repo)
+    assert parsed == 1
+    assert [d.key.name for d in loaded.documents] == ["a", "b", "c"]
+    assert read(repo)[1] == 0
+
+
+def test_a_file_that_is_gone_is_forgotten(repo: GitRepo) -> None:
+    text = (repo.path / "a.yaml").read_text()
+    read(repo)
+    (repo.path / "a.yaml").unlink()
+    repo.commit()
+    assert [d.key.name for d in read(repo)[0].documents] == ["b", "c"]
+    repo.write("a.yaml", text)
+    repo.commit()
+    assert read(repo)[1] == 1
+
+
+def test_a_link_with_the_bytes_of_a_spec_is_no_spec(repo: GitRepo) -> None:
+    """In git both have one identity: that of the bytes."""
+    read(repo)
+    file = repo.path / "a.yaml"
+    text = file.read_text()
+    file.unlink()
+    file.symlink_to(text)
+    repo.commit()
+    loaded, _ = read(repo)
+    assert [d.key.name for d in loaded.documents] == ["b", "c"]
+    assert [fault.path for fault in loaded.faults] == ["a.yaml"]
+
+
+def test_faults_are_found_again_each_time_and_at_their_places(repo: GitRepo) -> None:
+    repo.write("bad.yaml", job("bad", "command: [x]\n  zzz: 1"))
+    repo.write("twice.yaml", job("a", "command: [x]"))
+    repo.commit()
+    first, _ = read(repo)
+    again, parsed = read(repo)
+    assert parsed == 1  # the one that is faulty by itself
+    assert [str(f) for f in again.faults] == [str(f) for f in first.faults]
+    assert any("declared in" in str(fault) for fault in again.faults)
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:5000])
+
+
+def _overwrite(file: Path) -> None:
+    file.write_bytes(b"no database at all " * 400)
+
+
+@pytest.mark.parametrize("damage", [_cut, _overwrite, Path.unlink])
+def test_a_damaged_or_missing_file_costs_time_and_nothing_else(
+    repo: GitRepo, damage: Callable[[Path], None]
+) -> None:
+    first, _ = read(repo)
+    file = repo.path.parent / "read.db"
+    for extra in file.parent.glob("read.db-*"):
+        extra.unlink()
+    damage(file)
+    again, parsed = read(repo)
+    assert (again, parsed) == (first, 2)
+    assert read(repo)[1] == 0
+
+
+def test_other_code_reads_everything_itself(repo: GitRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    read(repo)
+    monkeypatch.setattr(readcache, "_code", lambda: "another release")
+    assert read(repo)[1] == 2
+    assert read(repo)[1] == 0
+
+
+def test_a_folder_that_takes_no_file_costs_time_and_nothing_else(repo: GitRepo) -> None:
+    (repo.path.parent / "read.db").mkdir()
+    assert read(repo)[1] == 2
+    assert read(repo)[1] == 2
