@@ -131,12 +131,17 @@ class SharedAgenda(Agenda):
         self._more.set()
 
     async def feed(self, workers: int) -> None:
+        unsure = False
         while True:
             self._more.clear()
             try:
+                if unsure:
+                    await self.recollect()
                 wait = await self._fill(workers)
+                unsure = False
             except StoreError as error:
                 _log.warning("the store did not say what is due; asking again", error=str(error))
+                unsure = True
                 await asyncio.sleep(AWAY_INTERVAL)
                 continue
             with suppress(TimeoutError):
@@ -161,6 +166,16 @@ class SharedAgenda(Agenda):
             return LOOK_INTERVAL
         next_due = await self._roster.next_due()
         return LOOK_INTERVAL if next_due is None else min(max(next_due, 0.01), LOOK_INTERVAL)
+
+    async def recollect(self) -> None:
+        """See to what the books say is ours and nobody here knows of.
+
+        The answer to a take that was written may have got lost; others leave to us what is ours.
+        """
+        for due in await self._roster.mine():
+            if not self._queue.knows(due.key):
+                self._put_lane(due.key, due.lane)
+                self._queue.add(due.key, due.priority)
 
     async def hand_over(self) -> None:
         """Leave to others what was taken and not begun."""

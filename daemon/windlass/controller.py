@@ -97,6 +97,8 @@ class Controller:
         self._all_heard = asyncio.Event()
         if not sources:
             self._all_heard.set()
+        self._vacancy = asyncio.Event()
+        """Set when another daemon has left what only one does."""
         self.following: set[str] = set()
         """Sources that this daemon follows now; the others, another one does."""
         self.source_errors: dict[str, str] = {}
@@ -148,7 +150,7 @@ class Controller:
         if self._roster is None:
             await work()
         else:
-            await while_held(self._roster, lease, work, self._stand_by)
+            await while_held(self._roster, lease, work, self._stand_by, self._vacancy)
 
     def _stand_by(self) -> None:
         """Another daemon follows a source: this one need not wait for its first word."""
@@ -159,6 +161,8 @@ class Controller:
         while True:
             try:
                 self._metrics.sharing.held.set(await roster.beat())
+                if self._shared is not None:
+                    await self._shared.recollect()
                 self.store_error = ""
             except LeaseLostError:
                 raise
@@ -174,6 +178,8 @@ class Controller:
                 if what == "events":
                     self._outbox_grew.set()
                     self._bus.wake()
+                if what == "left":
+                    self._vacancy.set()
                 if self._shared is not None:
                     self._shared.hint()
 
@@ -201,10 +207,18 @@ class Controller:
         with suppress(TimeoutError):
             async with asyncio.timeout(SOURCES_FIRST):
                 await self._all_heard.wait()
-        found = await self._everything()
-        for key, lane in found:
-            self._lanes.put(key, lane)
-        await self._agenda.begin([key for key, _ in await self._mine(found)])
+        while True:
+            try:
+                found = await self._store.placed()
+                for key, lane in found:
+                    self._lanes.put(key, lane)
+                await self._agenda.begin([key for key, _ in await self._mine(found)])
+            except StoreError as error:
+                self.store_error = str(error)
+                _log.error("objects not read; trying again", error=str(error))
+                await asyncio.sleep(self._store_retry)
+            else:
+                return
 
     async def _mine(self, found: Sequence[tuple[Key, str]]) -> Sequence[tuple[Key, str]]:
         """What is looked at by this start: with others at work, only what lives on this host."""
@@ -215,16 +229,6 @@ class Controller:
             return found
         me = next(each for each in alive if each.name == self._roster.name)
         return [(key, lane) for key, lane in found if lane in me.targets]
-
-    async def _everything(self) -> Sequence[tuple[Key, str]]:
-        """All objects and their lanes, however long the store cannot be read."""
-        while True:
-            try:
-                return await self._store.placed()
-            except StoreError as error:
-                self.store_error = str(error)
-                _log.error("objects not read; trying again", error=str(error))
-                await asyncio.sleep(STORE_RETRY)
 
     async def _follow(self, source: Source) -> None:
         async def work() -> None:

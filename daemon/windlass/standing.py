@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 
@@ -21,11 +22,19 @@ class LostError(Exception):
 
 
 async def while_held(
-    roster: Roster, lease: str, work: Callable[[], Awaitable[None]], stand_by: Callable[[], None]
+    roster: Roster,
+    lease: str,
+    work: Callable[[], Awaitable[None]],
+    stand_by: Callable[[], None],
+    vacancy: asyncio.Event,
 ) -> None:
-    """Run the work for ever, while no other daemon does; ``stand_by`` is told of each loss."""
+    """Run the work for ever, while no other daemon does; ``stand_by`` is told of each loss.
+
+    ``vacancy`` is set when a daemon has left: then this one need not wait to ask.
+    """
     interval = roster.lease.total_seconds() / 3
     while True:
+        vacancy.clear()
         try:
             held = await roster.hold(lease)
         except StoreError as error:
@@ -35,7 +44,9 @@ async def while_held(
             _log.info("doing it", lease=lease)
             await _work(roster, lease, work, interval)
         stand_by()
-        await asyncio.sleep(interval)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(interval):
+                await vacancy.wait()
 
 
 async def _work(

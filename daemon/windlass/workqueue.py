@@ -97,6 +97,10 @@ class WorkQueue:
         """Whether the key is due or worked on now."""
         return key in self._waiting or key in self._active
 
+    def knows(self, key: Key) -> bool:
+        """Whether the key is here in any way: due, worked on, or waiting for its time."""
+        return self.holds(key) or key in self._timers
+
     def _running(self) -> list[float]:
         """Seconds that each key in work has taken so far."""
         now = time.monotonic()

@@ -33,7 +33,7 @@ from windlass.store.roster import Member
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 LEASE = 2.0
 
 
@@ -202,12 +202,16 @@ class Crew:
         )
 
     def joined(self, *names: str) -> None:
-        """Wait until these are at work."""
+        """Wait until these are at work: each has said a word after it has joined."""
         self.until(self._exists, "the schema is there")
-        self.until(
-            lambda: set(names) <= set(self.ask("SELECT name FROM daemon WHERE until > now()")),
-            f"{names} are there",
-        )
+        for hand in self.hands:
+            if hand.config.name in names:
+                spoken = (
+                    f"SELECT 1 FROM daemon WHERE name = '{hand.config.name}' AND until > now()"
+                    f" AND pid = {hand.process.pid}"
+                    f" AND until - started_at > interval '{hand.config.lease} s'"
+                )
+                self.until(lambda query=spoken: self.ask(query) == ["1"], f"{names} are there")  # type: ignore[misc]  # bound at once
 
     def settled(self, count: int, seconds: float = PATIENCE) -> None:
         """Wait until that many are Ready."""

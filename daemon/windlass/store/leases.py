@@ -94,16 +94,11 @@ class Leases(Roster):
         return _number(found[0], "held")
 
     async def take(self, room: int, full: Sequence[str]) -> Sequence[Due]:
-        taken = [
-            Due(
-                Key.parse(_text(row, "key")),
-                _text(row, "lane"),
-                Priority(_number(row, "priority")),
-                _text(row, "before").rpartition("/")[0],
-            )
-            for row in await self._rows("take", room=room, full=list(full))
-        ]
+        taken = [_due(row) for row in await self._rows("take", room=room, full=list(full))]
         return sorted(taken, key=lambda due: due.priority)
+
+    async def mine(self) -> Sequence[Due]:
+        return [_due(row) for row in await self._rows("mine")]
 
     async def lease_one(self, key: Key) -> bool:
         """Take one object, due or not; False when another daemon has it, or must have it."""
@@ -172,7 +167,7 @@ class Leases(Roster):
         await self._rows("free")
         await self._rows("free_leases")
         await self._rows("retire")
-        await self._rows("notify", what="due")
+        await self._rows("notify", what="left")
 
 
 def _put(heard: asyncio.Queue[str], what: str) -> None:
@@ -183,6 +178,12 @@ def _put(heard: asyncio.Queue[str], what: str) -> None:
 async def _told(heard: asyncio.Queue[str]) -> AsyncIterator[str]:
     while True:
         yield await heard.get()
+
+
+def _due(row: Mapping[str, object]) -> Due:
+    former = _text(row, "before").rpartition("/")[0]
+    priority = Priority(_number(row, "priority"))
+    return Due(Key.parse(_text(row, "key")), _text(row, "lane"), priority, former)
 
 
 def _text(row: Mapping[str, object], column: str) -> str:

@@ -110,6 +110,10 @@ class Roster(Protocol):
         """Take up to ``room`` objects that are due, none on the lanes that are ``full``."""
 
     @abstractmethod
+    async def mine(self) -> Sequence[Due]:
+        """Everything that this daemon has taken, by the books: an answer may have got lost."""
+
+    @abstractmethod
     async def next_due(self) -> float | None:
         """Seconds until something is due; None when nothing will be."""
 
@@ -139,7 +143,10 @@ class Roster(Protocol):
 
     @abstractmethod
     def hints(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
-        """What others say has happened: ``due``, ``events``. May lose any; look by yourself too."""
+        """What others say has happened: ``due``, ``events``, ``left``.
+
+        Any may get lost: look by yourself too.
+        """
 
     @abstractmethod
     async def leave(self) -> None:

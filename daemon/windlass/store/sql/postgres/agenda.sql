@@ -156,6 +156,9 @@ UPDATE agenda a SET owner = :me, token = token + 1
 FROM due WHERE a.uid = due.uid
 RETURNING a.key, a.lane, a.priority, due.before
 
+-- name: mine
+SELECT key, lane, priority, '' AS before FROM agenda WHERE owner = :me
+
 -- name: lease
 UPDATE agenda a SET owner = :me, token = token + 1
 WHERE a.uid = (
