@@ -13,11 +13,12 @@ import structlog
 
 from windlass.bus.base import Bus
 from windlass.metrics import Metrics
+from windlass.priority import Priority
 from windlass.reconciler import Reconciler
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.store.base import Applied, LeaseLostError, Object, Snapshot, StoreError
 from windlass.targets import Targets
-from windlass.workqueue import Priority, QueueClosed, WorkQueue
+from windlass.workqueue import QueueClosed, WorkQueue
 from windlass_schemas import Key, Resource, Target, key_of
 
 STORE_RETRY = 5.0

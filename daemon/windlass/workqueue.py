@@ -14,22 +14,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from enum import IntEnum
 from itertools import count
 
 from windlass.metrics import WorkqueueMetrics
+from windlass.priority import Priority
 from windlass_schemas import Key
-
-
-class Priority(IntEnum):
-    """Lower goes first."""
-
-    EDIT = 0
-    """A person or an event asked for it."""
-    FOLLOW_UP = 1
-    """Something that is under way needs its next pass."""
-    RESYNC = 2
-    """A periodic look, and everything at a start."""
 
 
 class QueueClosed(Exception):

@@ -25,11 +25,11 @@ from bench.plot import Series, plot
 from gitrepo import GitRepo
 from rig.fleet import FixedSource, Fleet, FleetBackend, fleet
 from windlass.app import GARBAGE
+from windlass.priority import Priority
 from windlass.sources.base import Source
 from windlass.sources.namedfiles import hash_only
 from windlass.sources.opening import open_source
 from windlass.store.base import Snapshot
-from windlass.workqueue import Priority
 from windlass_adapters.testing.documents import document
 from windlass_schemas import Key
 

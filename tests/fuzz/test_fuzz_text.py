@@ -87,8 +87,8 @@ def read_row(data: bytes) -> None:
         lambda: rows.record_of(text),
         lambda: rows.entry_of(text),
         lambda: rows.event_of(text),
-        lambda: rows.object_of(row, ()),
-        lambda: rows.object_of(row | {"key": text, "created_at": text}, ()),
+        lambda: rows.object_of(row | {"records": text}),
+        lambda: rows.object_of(row | {"key": text, "created_at": text, "records": None}),
         lambda: rows.declared_of(row | {"deleting_since": text}),
         lambda: rows.source_of(row | {"id": text, "error": "", "blocked": text, "updated_at": now}),
     ]

@@ -17,7 +17,7 @@ from windlass.conditions import Pass
 from windlass.plan import Blocker, Plan, Situation, Step, deletion, lasting, runs
 from windlass.reading import Reading
 from windlass.situations import Situations
-from windlass.store import rows, sqlite, takeover
+from windlass.store import books, declaring, recording, rows, takeover
 from windlass.store.base import (
     Claim,
     Entry,
@@ -31,6 +31,7 @@ from windlass.store.base import (
     Store,
 )
 from windlass.store.sqlite import SqliteStore
+from windlass.store.statements import Transaction
 from windlass.targets import OpenTarget
 from windlass_adapters.base import (
     Absent,
@@ -128,19 +129,19 @@ def _name_decides(seen: Observation, owner: Owner) -> Observation:
 # -- the store -------------------------------------------------------------------------------------
 
 
-def _no_session(self: SqliteStore) -> None:
+async def _no_session(self: SqliteStore, at: Transaction) -> None:
     return None
 
 
-def _guard_without_token(self: SqliteStore, claim: Claim) -> None:
-    row = self._db.one("guard", uid=claim.object.uid)
+async def _guard_without_token(at: Transaction, claim: Claim) -> None:
+    row = await at.one("guard", uid=claim.object.uid)
     assert row is not None
     if not row["declared"] or (row["seq"] or 0) != claim.object.seq:
         raise LeaseLostError("written by someone else meanwhile")
 
 
-def _guard_without_number(self: SqliteStore, claim: Claim) -> None:
-    row = self._db.one("guard", uid=claim.object.uid)
+async def _guard_without_number(at: Transaction, claim: Claim) -> None:
+    row = await at.one("guard", uid=claim.object.uid)
     assert row is not None
     if row["token"] != claim.token or not row["declared"]:
         raise LeaseLostError("another daemon has opened this database since")
@@ -156,7 +157,7 @@ async def _events_afterwards(self: SqliteStore, claim: Claim, outcome_: Outcome)
         await _COMMIT(self, claim, again)
 
 
-def _finalize_anyway(self: SqliteStore, claim: Claim) -> None:
+async def _finalize_anyway(at: Transaction, claim: Claim) -> None:
     return None
 
 
@@ -306,14 +307,14 @@ BUGS: tuple[Bug, ...] = (
         "an old daemon goes on",
         lambda: [
             _P(SqliteStore, "_check_session", _no_session),
-            _P(SqliteStore, "_guard", _guard_without_token),
+            _P(books, "guard", _guard_without_token),
         ],
     ),
     Bug(
         "no number guard",
         "lets a pass write over another that ended after it had read",
         "two passes of one key",
-        lambda: [_P(SqliteStore, "_guard", _guard_without_number)],
+        lambda: [_P(books, "guard", _guard_without_number)],
     ),
     Bug(
         "events apart",
@@ -325,7 +326,7 @@ BUGS: tuple[Bug, ...] = (
         "finalized anyway",
         "removes an object whose document came back during its last pass",
         "declared again in the last pass",
-        lambda: [_P(SqliteStore, "_check_still_going", _finalize_anyway)],
+        lambda: [_P(recording, "check_still_going", _finalize_anyway)],
     ),
     Bug(
         "hold forgotten",
@@ -343,7 +344,7 @@ BUGS: tuple[Bug, ...] = (
         "pruned by a fault",
         "takes a document that cannot be read for one that is gone",
         "a document breaks",
-        lambda: [_P(sqlite, "take_over", _prune_anyway)],
+        lambda: [_P(declaring, "take_over", _prune_anyway)],
     ),
     Bug(
         "no breaker",

@@ -7,7 +7,6 @@ that is examined. All five oracles are asked of both.
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from windlass.store.base import (
     SuspendObject,
     SyncObject,
 )
+from windlass.store.recording import TakenError
 from windlass_adapters.base import State, TerminalError
 from windlass_adapters.testing import DETERMINISTIC, SERVER_CHOSEN, MemoryBackend, Personality
 from windlass_adapters.testing.documents import deployment, document, job, kept_file, model
@@ -79,7 +79,7 @@ class Scenario:
         """Which oracle catches what is wrong now; empty when none does."""
         try:
             await self.examine(reference)
-        except sqlite3.IntegrityError:  # the log's own key: a number was given twice
+        except TakenError:  # the log's own key: a number was given twice
             return "e"
         except AssertionError as error:
             return _oracle_of(str(error))

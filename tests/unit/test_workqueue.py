@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from windlass.metrics import WorkqueueMetrics
-from windlass.workqueue import Priority, QueueClosed, WorkQueue
+from windlass.priority import Priority
+from windlass.workqueue import QueueClosed, WorkQueue
 from windlass_schemas import Key
 
 pytestmark = [pytest.mark.looptime]

@@ -102,8 +102,8 @@ def declared_of(row: Row) -> Declared:
 
 
 @_checked
-def object_of(row: Row, records: Sequence[ExternalRecord]) -> Object:
-    """A joined row of desired and object, with the records of its externals."""
+def object_of(row: Row) -> Object:
+    """A joined row of desired and object, with the records of its externals as a JSON array."""
     deleting, hold = optional_text(row, "deleting_since"), optional_text(row, "hold")
     status = optional_text(row, "status")
     return Object(
@@ -127,7 +127,7 @@ def object_of(row: Row, records: Sequence[ExternalRecord]) -> Object:
         suspended=text(row, "suspended"),
         sync_token=optional_text(row, "sync_token"),
         status=Status.model_validate_json(status) if status else Status(),
-        externals=tuple(records),
+        externals=_records_of(optional_text(row, "records")),
         hold=_HOLD.validate_json(hold) if hold else None,
         seq=number(row, "seq") if row["seq"] is not None else 0,
     )
@@ -153,6 +153,12 @@ def record_json(record: ExternalRecord) -> str:
 @_checked
 def record_of(document: str) -> ExternalRecord:
     return _RECORD.validate_json(document)
+
+
+def _records_of(documents: str | None) -> tuple[ExternalRecord, ...]:
+    if documents is None or documents == "[]":
+        return ()
+    return tuple(_RECORD.validate_json(document) for document in _LINES.validate_json(documents))
 
 
 def hold_json(hold: Hold | None) -> str | None:

@@ -1,4 +1,4 @@
--- Every statement of the embedded store. `-- name: NAME` starts one.
+-- Every statement of the embedded store; `lock_outbox` is for databases with several writers. `-- name: NAME` starts one.
 
 -- name: session_token
 SELECT token FROM session WHERE id = 1
@@ -87,7 +87,9 @@ UPDATE source SET blocked = '[]' WHERE id = :id
 -- name: objects
 SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.revision, d.author,
        d.path, d.line, d.created_at, d.generation_at, d.deleting_since, d.prune, d.faults, d.conflict,
-       d.suspended, d.sync_token, o.status, o.hold, o.seq
+       d.suspended, d.sync_token, o.status, o.hold, o.seq,
+       (SELECT json_group_array(record) FROM (SELECT record FROM external e WHERE e.uid = d.uid
+                                              ORDER BY position)) AS records
 FROM desired d LEFT JOIN object o ON o.uid = d.uid
 WHERE (:kind IS NULL OR d.kind = :kind)
   AND (:namespace IS NULL OR d.namespace = :namespace)
@@ -96,15 +98,11 @@ ORDER BY d.kind, d.namespace, d.name
 -- name: object_by_key
 SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.revision, d.author,
        d.path, d.line, d.created_at, d.generation_at, d.deleting_since, d.prune, d.faults, d.conflict,
-       d.suspended, d.sync_token, o.status, o.hold, o.seq
+       d.suspended, d.sync_token, o.status, o.hold, o.seq,
+       (SELECT json_group_array(record) FROM (SELECT record FROM external e WHERE e.uid = d.uid
+                                              ORDER BY position)) AS records
 FROM desired d LEFT JOIN object o ON o.uid = d.uid
 WHERE d.key = :key
-
--- name: externals
-SELECT uid, record FROM external WHERE uid = :uid ORDER BY position
-
--- name: all_externals
-SELECT uid, record FROM external ORDER BY uid, position
 
 -- name: guard
 SELECT (SELECT token FROM session WHERE id = 1) AS token,
@@ -133,6 +131,9 @@ INSERT INTO history (key, entry) VALUES (:key, :entry)
 
 -- name: history
 SELECT entry FROM history WHERE key = :key ORDER BY position DESC LIMIT :limit
+
+-- name: lock_outbox
+SELECT 1
 
 -- name: insert_event
 INSERT INTO outbox (uid, seq, event) VALUES (:uid, :seq, :event)

@@ -1,0 +1,142 @@
+"""Write what a source declares: hop 2, inside one transaction of any database."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from windlass.store import rows
+from windlass.store.base import Applied, Document, Entry, Snapshot
+from windlass.store.rows import Row
+from windlass.store.statements import Transaction, Value
+from windlass.store.takeover import Takeover, take_over
+from windlass_schemas import Key, Resource, Target, key_of, references_of
+
+
+def lane_of(resource: Resource) -> str:
+    """``namespace/target``: where a resource is to run. A Target is its own."""
+    metadata = resource.metadata
+    target = metadata.name if isinstance(resource, Target) else resource.spec.target
+    return f"{metadata.namespace}/{target}"
+
+
+async def declare(at: Transaction, snapshot: Snapshot, now: datetime) -> Applied:
+    """Compare a source's whole set with the books, and write what that means."""
+    known = {rows.text(row, "key"): row for row in await at.all("declared")}
+    result = take_over([rows.declared_of(row) for row in known.values()], snapshot)
+    uids = {str(key_of(d.resource)): uuid.uuid4().hex for d in result.insert}
+    await _put_documents(at, result, snapshot, uids, now)
+    await _put_marks(at, result, now)
+    await at.one(
+        "put_source",
+        id=snapshot.source,
+        revision=snapshot.revision,
+        faults=rows.lines_json([str(fault) for fault in snapshot.faults]),
+        blocked=rows.lines_json([str(key) for key in result.blocked]),
+        now=rows.time_text(now),
+    )
+    declared = [_declared(document, snapshot, now, uids, known) for document in _new(result)]
+    await at.many("insert_history", [entry_row(entry) for entry in declared])
+    changed = [key_of(d.resource) for d in result.insert + result.update + result.redeclare]
+    changed += [*result.faults, *result.conflict, *result.delete, *result.prune]
+    return Applied(
+        changed=tuple(dict.fromkeys(changed)),
+        conflicts=result.conflicts,
+        pruning=tuple(result.delete),
+        blocked=tuple(result.blocked),
+    )
+
+
+def _new(result: Takeover) -> Iterable[Document]:
+    return [*result.insert, *result.update]
+
+
+async def _put_documents(
+    at: Transaction,
+    result: Takeover,
+    snapshot: Snapshot,
+    uids: Mapping[str, str],
+    now: datetime,
+) -> None:
+    for statement, documents in (
+        ("insert_desired", result.insert),
+        ("update_desired", result.update),
+        ("redeclare", result.redeclare),
+    ):
+        said = [_document_row(d, snapshot, uids, rows.time_text(now)) for d in documents]
+        await at.many(statement, said)
+        await at.many("clear_references", [{"key": row["key"]} for row in said])
+        references = [
+            {"from_key": str(key_of(d.resource)), "to_key": str(reference.key)}
+            for d in documents
+            for reference in references_of(d.resource)
+        ]
+        await at.many("insert_reference", references)
+
+
+def _document_row(
+    document: Document, snapshot: Snapshot, uids: Mapping[str, str], now: str
+) -> dict[str, Value]:
+    key = key_of(document.resource)
+    return {
+        "key": str(key),
+        "kind": key.kind,
+        "namespace": key.namespace,
+        "name": key.name,
+        "uid": uids.get(str(key)),
+        "source": snapshot.source,
+        "digest": document.digest,
+        "resource": document.canonical,
+        "files": rows.files_json(document.files),
+        "revision": snapshot.revision,
+        "author": snapshot.author,
+        "path": document.path,
+        "line": document.line,
+        "lane": lane_of(document.resource),
+        "now": now,
+    }
+
+
+async def _put_marks(at: Transaction, result: Takeover, now: datetime) -> None:
+    for key, faults in result.faults.items():
+        await at.one("set_faults", key=str(key), faults=rows.lines_json(faults))
+    for key, other in result.conflict.items():
+        await at.one("set_conflict", key=str(key), conflict=other)
+    for key, flag in result.prune.items():
+        await at.one("set_prune", key=str(key), prune=flag)
+    for key in result.delete:
+        await at.one("mark_deleting", key=str(key), now=rows.time_text(now))
+
+
+def _declared(
+    document: Document,
+    snapshot: Snapshot,
+    now: datetime,
+    uids: Mapping[str, str],
+    known: Mapping[str, Row],
+) -> Entry:
+    """The line of the history about a new generation."""
+    key = key_of(document.resource)
+    before = known.get(str(key))
+    return Entry(
+        at=now,
+        key=key,
+        uid=uids[str(key)] if before is None else rows.text(before, "uid"),
+        generation=1 if before is None else rows.number(before, "generation") + 1,
+        revision=snapshot.revision,
+        author=snapshot.author,
+        action="Declared",
+        result="ok",
+        message=f"{document.path}:{document.line}",
+    )
+
+
+def entry_row(entry: Entry) -> dict[str, Value]:
+    """A line of the history as a row."""
+    return {"key": str(entry.key), "entry": rows.entry_json(entry)}
+
+
+def keys_text(keys: Iterable[Key]) -> str:
+    """Keys as one value: a JSON array."""
+    return rows.lines_json([str(key) for key in keys])
