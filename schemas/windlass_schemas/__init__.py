@@ -2,7 +2,14 @@
 
 from windlass_schemas.base import Frozen, canonical_json, digest_of
 from windlass_schemas.deployment import MODEL_ARTIFACT, Deployment, DeploymentSpec
-from windlass_schemas.events import CONDITION_EVENT, DELETED_EVENT, CloudEvent, ConditionData
+from windlass_schemas.events import (
+    CONDITION_EVENT,
+    DELETED_EVENT,
+    REFUSED_EVENT,
+    UNREAD,
+    CloudEvent,
+    ConditionData,
+)
 from windlass_schemas.job import Job, JobInput, JobSpec
 from windlass_schemas.key import DEFAULT_NAMESPACE, Key
 from windlass_schemas.metadata import Metadata
@@ -43,6 +50,8 @@ __all__ = [
     "DELETED_EVENT",
     "KINDS",
     "MODEL_ARTIFACT",
+    "REFUSED_EVENT",
+    "UNREAD",
     "Artifact",
     "CloudEvent",
     "Condition",

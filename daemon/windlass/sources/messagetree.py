@@ -37,9 +37,9 @@ class MessageTree(Tree):
 
     @contextmanager
     def open(self, entry: Entry) -> Iterator[BufferedReader]:
-        stream = BufferedReader(cast("RawIOBase", BytesIO(self._files[entry.path])))
-        with stream:
-            yield stream
+        raw = cast("RawIOBase", BytesIO(self._files[entry.path]))
+        with BufferedReader(raw) as stream:
+            yield cast("BufferedReader", stream)
 
     def _entry(self, path: str) -> Entry:
         return Entry(path, EntryKind.FILE, hashlib.sha256(self._files[path]).hexdigest())

@@ -305,7 +305,18 @@ class Approve:
     author: str
 
 
-Request = Delete | SuspendObject | ResumeObject | SyncObject | Approve
+@dataclass(frozen=True)
+class Transfer:
+    """Let another source that declares the key too own it from now on. What runs stays as it is,
+    until what the new owner declares differs."""
+
+    key: Key
+    to: str
+    """The source's id."""
+    author: str
+
+
+Request = Transfer | Delete | SuspendObject | ResumeObject | SyncObject | Approve
 
 
 class Store(Protocol):

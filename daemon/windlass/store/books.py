@@ -26,13 +26,15 @@ from windlass.store.base import (
     Store,
 )
 from windlass.store.declaring import declare, entry_row
+from windlass.store.hearing import hear, retake
+from windlass.store.inbox import Inbox, Receipt, SpecMessage
 from windlass.store.recording import changes_nothing, guard, put_record, record_outcome
 from windlass.store.rows import Row
 from windlass.store.statements import T, Transaction, Value, Work
 from windlass_schemas import CloudEvent, Key
 
 
-class Books(Store):
+class Books(Store, Inbox):
     """What is the same for every database."""
 
     @abstractmethod
@@ -65,6 +67,23 @@ class Books(Store):
             await at.one("fail_source", id=source, error=error, now=rows.time_text(now))
 
         await self._change(work)
+
+    async def receive(self, messages: Sequence[SpecMessage], now: datetime) -> Sequence[Receipt]:
+        async def work(at: Transaction) -> Sequence[Receipt]:
+            receipts = await hear(at, messages, self.install, now)
+            changed = [r.key for r in receipts if r.changed and r.key is not None]
+            await self._wake(at, tuple(dict.fromkeys(changed)), Priority.EDIT)
+            return receipts
+
+        return await self._change(work)
+
+    async def retake(self, key: Key, source: str, now: datetime) -> tuple[Key, ...]:
+        async def work(at: Transaction) -> tuple[Key, ...]:
+            keys = await retake(at, key, source, now)
+            await self._wake(at, keys, Priority.EDIT)
+            return keys
+
+        return await self._change(work)
 
     # -- hops 4, 7 and 8: a pass ----------------------------------------------------------------
 

@@ -87,8 +87,8 @@ class Inbox(Protocol):
         """
 
     @abstractmethod
-    async def retake(self, key: Key, now: datetime) -> tuple[Key, ...]:
-        """Another source has let the key go: take what a message source has said of it last.
+    async def retake(self, key: Key, source: str, now: datetime) -> tuple[Key, ...]:
+        """Nobody owns the key now: put what that message source has said of it last into force.
 
         The keys to look at now. Raises StoreError.
         """
