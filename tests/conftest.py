@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from rig.postgres import Postgres, running_postgres
 from rig.rabbitmq import Broker, running_broker
 from windlass_adapters.testing.schedules import TALLY
 
@@ -36,6 +37,13 @@ def quiet() -> Iterator[None]:
 def broker() -> Iterator[Broker]:
     """A RabbitMQ of this test run's own; each test takes a virtual host of it."""
     with running_broker() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of this test run's own; each test takes a database of it."""
+    with running_postgres() as started:
         yield started
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from rig.postgres import Postgres, member
 from rig.world import SOURCE, deployment, job, model
+from windlass.store.address import Address
 from windlass.store.base import (
     Approve,
     Claim,
@@ -32,6 +34,7 @@ from windlass.store.base import (
     SyncObject,
 )
 from windlass.store.lock import FolderLock
+from windlass.store.postgres import PostgresStore
 from windlass.store.sqlite import SqliteStore
 from windlass_adapters.base import Wanted
 from windlass_schemas import (
@@ -47,8 +50,28 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TRAIN = Key.parse("Job/train")
 
 
+Opener = Callable[[], Awaitable[SqliteStore | PostgresStore]]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    """Opens the same state anew each time, as a restarted daemon does."""
+    if request.param == "sqlite":
+        return lambda: SqliteStore.open(tmp_path / "windlass.db")
+    server: Postgres = request.getfixturevalue("postgres")
+    address = Address.parse(server.database())
+    return lambda: PostgresStore.open(address, member())
+
+
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
+async def store(opener: Opener) -> AsyncIterator[Store]:
+    opened = await opener()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def embedded(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     opened = await SqliteStore.open(tmp_path / "windlass.db")
     yield opened
     await opened.close()
@@ -146,7 +169,7 @@ async def test_dependents_are_those_whose_specs_refer_to_a_key(store: Store) -> 
 
 
 async def test_an_intent_survives_the_store_and_an_outcome_is_all_or_nothing(
-    store: Store, tmp_path: Path
+    store: Store, opener: Opener
 ) -> None:
     await store.apply(snapshot(job()), NOW)
     claim = await claimed(store)
@@ -157,7 +180,7 @@ async def test_an_intent_survives_the_store_and_an_outcome_is_all_or_nothing(
     )
     await store.commit(claim, outcome)
     await store.close()
-    again = await SqliteStore.open(tmp_path / "windlass.db")
+    again = await opener()
     found = await again.get(TRAIN)
     assert found is not None
     assert (found.externals, found.status.sync, found.seq) == ((done,), "Synced", 2)
@@ -178,10 +201,10 @@ async def test_a_writer_that_was_overtaken_writes_nothing(store: Store) -> None:
     assert found.status.sync == "Unknown"
 
 
-async def test_the_former_owner_of_a_database_cannot_write(store: Store, tmp_path: Path) -> None:
+async def test_the_former_owner_of_a_database_cannot_write(store: Store, opener: Opener) -> None:
     await store.apply(snapshot(job()), NOW)
     claim = await claimed(store)
-    newer = await SqliteStore.open(tmp_path / "windlass.db")
+    newer = await opener()
     with pytest.raises(LeaseLostError):
         await store.intend(claim, record(), entry())
     with pytest.raises(LeaseLostError):
@@ -192,15 +215,16 @@ async def test_the_former_owner_of_a_database_cannot_write(store: Store, tmp_pat
     await newer.close()
 
 
-async def test_an_outcome_that_changes_nothing_writes_nothing(store: Store) -> None:
+async def test_an_outcome_that_changes_nothing_writes_nothing(opener: Opener) -> None:
+    store = await opener()
     await store.apply(snapshot(job()), NOW)
     claim = await claimed(store)
     await store.commit(claim, Outcome(Status(sync="Synced")))
-    assert isinstance(store, SqliteStore)
-    before = store._db.connection.total_changes
+    before = store.writes
     claim = await claimed(store)
     await store.commit(claim, Outcome(claim.object.status, hold=claim.object.hold))
-    assert store._db.connection.total_changes == before
+    assert store.writes == before
+    await store.close()
 
 
 async def test_one_external_has_one_owner(store: Store) -> None:
@@ -294,8 +318,8 @@ async def test_approve_names_what_waits_when_the_revision_is_wrong(store: Store)
     assert await store.request(Approve("abcdef", "bob"), NOW) == (TRAIN,)
 
 
-async def test_history_cannot_be_changed(store: Store, tmp_path: Path) -> None:
-    await store.apply(snapshot(job()), NOW)
+async def test_history_cannot_be_changed(embedded: SqliteStore, tmp_path: Path) -> None:
+    await embedded.apply(snapshot(job()), NOW)
     with sqlite3.connect(tmp_path / "windlass.db") as other:
         for statement in ("UPDATE history SET entry = ''", "DELETE FROM history"):
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
@@ -303,8 +327,8 @@ async def test_history_cannot_be_changed(store: Store, tmp_path: Path) -> None:
     other.close()
 
 
-async def test_a_newer_schema_is_refused(store: Store, tmp_path: Path) -> None:
-    await store.close()
+async def test_a_newer_schema_is_refused(embedded: SqliteStore, tmp_path: Path) -> None:
+    await embedded.close()
     with sqlite3.connect(tmp_path / "windlass.db") as other:
         other.execute("PRAGMA user_version = 99")
     other.close()
@@ -319,18 +343,17 @@ async def test_a_file_that_is_no_database_is_refused_with_what_to_do(tmp_path: P
         await SqliteStore.open(file)
 
 
-async def test_a_full_database_says_so_and_loses_nothing(store: Store) -> None:
-    assert isinstance(store, SqliteStore)
-    await store.apply(snapshot(job()), NOW)
-    pages = store._db.connection.execute("PRAGMA page_count").fetchone()[0]
-    store._db.connection.execute(f"PRAGMA max_page_count = {pages}")
+async def test_a_full_database_says_so_and_loses_nothing(embedded: SqliteStore) -> None:
+    await embedded.apply(snapshot(job()), NOW)
+    pages = embedded._db.connection.execute("PRAGMA page_count").fetchone()[0]
+    embedded._db.connection.execute(f"PRAGMA max_page_count = {pages}")
     many = [job(f"j{i}") for i in range(2000)]
     with pytest.raises(StoreError, match="make room on the disk"):
-        await store.apply(snapshot(job(), *many, revision="r2"), NOW)
-    assert [o.key for o in await store.list()] == [TRAIN]
-    store._db.connection.execute("PRAGMA max_page_count = 1000000")
-    await store.apply(snapshot(job(), *many, revision="r2"), NOW)
-    assert len(await store.list()) == 2001
+        await embedded.apply(snapshot(job(), *many, revision="r2"), NOW)
+    assert [o.key for o in await embedded.list()] == [TRAIN]
+    embedded._db.connection.execute("PRAGMA max_page_count = 1000000")
+    await embedded.apply(snapshot(job(), *many, revision="r2"), NOW)
+    assert len(await embedded.list()) == 2001
 
 
 async def test_a_cancelled_caller_leaves_whole_transactions(store: Store) -> None:

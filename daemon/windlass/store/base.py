@@ -16,6 +16,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Protocol
 
+from windlass.priority import Priority
 from windlass_adapters.base import External, Wanted
 from windlass_schemas import (
     Artifact,
@@ -225,6 +226,8 @@ class Claim:
 
     object: Object
     token: int
+    asked: int = 0
+    """How often the object had been asked for when it was read; for stores that are shared."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +250,23 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Next:
+    """What follows a pass. A store that daemons share keeps it; else a daemon has it."""
+
+    after: float | None = None
+    """Seconds until the object is due again; None for never by itself."""
+    priority: Priority = Priority.RESYNC
+    news: bool = False
+    """Whether what stands on the object is due now."""
+    wake: tuple[Key, ...] = ()
+    """Others that are due now."""
+    freed: str = ""
+    """The source that can have the key now."""
+    home: str | None = None
+    """The daemon that alone can go on with it; None leaves that as it is."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a pass writes at its end, all or nothing."""
 
@@ -258,6 +278,7 @@ class Outcome:
     history: tuple[Entry, ...] = ()
     finalized: bool = False
     """The object is gone: its desired row goes too."""
+    next: Next = Next()
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class Books(Store, Inbox):
 
     async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry | None) -> None:
         async def work(at: Transaction) -> None:
-            await guard(at, claim)
+            await self._guard(at, claim)
             await put_record(at, claim.object, record)
             if entry is not None:
                 await at.one("insert_history", **entry_row(entry))
@@ -103,7 +103,6 @@ class Books(Store, Inbox):
 
         async def work(at: Transaction) -> None:
             await self._prepare(at, claim, outcome)
-            await guard(at, claim)
             await record_outcome(at, claim, outcome)
 
         await self._write(work)
@@ -114,7 +113,11 @@ class Books(Store, Inbox):
         """These are due, and what stands on them."""
 
     async def _prepare(self, at: Transaction, claim: Claim, outcome: Outcome) -> None:
-        """Say when the object is due again, and who else is due now."""
+        """Let only the claim's holder write; say when the object is due again, and who else."""
+        await self._guard(at, claim)
+
+    async def _guard(self, at: Transaction, claim: Claim) -> None:
+        await guard(at, claim)
 
     async def _let_go(self, claim: Claim, outcome: Outcome) -> None:
         """A pass has changed nothing: say when the object is due again."""

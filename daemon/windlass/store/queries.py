@@ -28,3 +28,8 @@ def load_migrations(dialect: Dialect) -> tuple[tuple[int, str], ...]:
     folder = files("windlass.store") / "sql" / dialect
     found = (f for f in folder.iterdir() if re.match(r"^\d{4}_\w+\.sql$", f.name))
     return tuple(sorted((int(f.name[:4]), f.read_text()) for f in found))
+
+
+def load_script(dialect: Dialect, file: str) -> str:
+    """The text of ``store/sql/<dialect>/<file>``."""
+    return (files("windlass.store") / "sql" / dialect / file).read_text()
