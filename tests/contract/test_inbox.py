@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from rig.postgres import Postgres, member
 from rig.world import SOURCE, job
+from windlass.store.address import Address
 from windlass.store.base import Document, Fault, Outcome, Snapshot, StoreError, Transfer
 from windlass.store.books import Books
 from windlass.store.inbox import Receipt, SpecMessage
+from windlass.store.postgres import PostgresStore
 from windlass.store.sqlite import SqliteStore
 from windlass_schemas import Key, Reason
 
@@ -23,9 +26,22 @@ CI = "amqp:/ci"
 OTHER = "amqp:/other"
 
 
+Opener = Callable[[], Awaitable[SqliteStore | PostgresStore]]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    """Opens the same state anew each time, as a restarted daemon does."""
+    if request.param == "sqlite":
+        return lambda: SqliteStore.open(tmp_path / "windlass.db")
+    server: Postgres = request.getfixturevalue("postgres")
+    address = Address.parse(server.database())
+    return lambda: PostgresStore.open(address, member())
+
+
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Books]:
-    opened = await SqliteStore.open(tmp_path / "windlass.db")
+async def store(opener: Opener) -> AsyncIterator[Books]:
+    opened = await opener()
     yield opened
     await opened.close()
 
@@ -147,24 +163,20 @@ async def test_a_bad_message_keeps_the_last_good_version_in_force(store: Books) 
     assert (await store.sources())[0].faults == ()
 
 
-async def test_the_order_of_arrival_does_not_matter(tmp_path: Path) -> None:
+async def test_the_order_of_arrival_does_not_matter(store: Books) -> None:
     """Good, bad, older and newer words, in every order: the same end."""
-    words = (
-        put(1, job("train", params={"epochs": 1})),
-        bad(2),
-        put(3, job("train", params={"epochs": 3})),
-        bad(4),
-    )
     ends = set()
-    for number, order in enumerate(permutations(words)):
-        store = await SqliteStore.open(tmp_path / f"{number}.db")
-        for word in order:
-            await hear(store, word)
-        found = await store.get(TRAIN)
+    for number, order in enumerate(permutations(range(4))):
+        name = f"train-{number}"
+        key = Key("Job", "default", name)
+        one, three = job(name, params={"epochs": 1}), job(name, params={"epochs": 3})
+        words = (put(1, one), bad(2, key=key), put(3, three), bad(4, key=key))
+        for turn in order:
+            await hear(store, replace(words[turn], id=f"{name}-{turn}"))
+        found = await store.get(key)
         assert found is not None
         ends.add((found.digest, found.revision, found.faults))
-        await store.close()
-    assert ends == {(job("train", params={"epochs": 3}).digest, "3", (str(bad(4).faults[0]),))}
+    assert ends == {(job(params={"epochs": 3}).digest, "3", (str(bad(4).faults[0]),))}
 
 
 async def test_refusals_of_one_source_are_numbered_without_a_gap(store: Books) -> None:
@@ -275,12 +287,12 @@ async def test_answers_are_forgotten_after_a_week(store: Books) -> None:
     assert (other.verdict, again.verdict) == ("accepted", "stale")
 
 
-async def test_a_closed_store_has_everything_that_was_answered(tmp_path: Path) -> None:
+async def test_a_closed_store_has_everything_that_was_answered(opener: Opener) -> None:
     """A receipt is given after the disk has it."""
-    store = await SqliteStore.open(tmp_path / "windlass.db")
+    store = await opener()
     await hear(store, put(1, job("train")))
     await store.close()
-    store = await SqliteStore.open(tmp_path / "windlass.db")
+    store = await opener()
     [again] = await hear(store, put(1, job("train")))
     assert again.verdict == "duplicate"
     await store.close()

@@ -1,4 +1,4 @@
--- Every statement of the embedded store; `lock_outbox` and `lock_inbox` are for databases with several writers. `-- name: NAME` starts one.
+-- Every statement of the embedded store; `lock_outbox` is for databases with several writers. `-- name: NAME` starts one.
 
 -- name: session_token
 SELECT token FROM session WHERE id = 1
@@ -149,9 +149,6 @@ SELECT position, event FROM outbox WHERE published_at IS NULL ORDER BY position 
 
 -- name: mark_published
 UPDATE outbox SET published_at = :now WHERE position = :position
-
--- name: lock_inbox
-SELECT 1
 
 -- name: heard
 SELECT i.answer, s.revision AS said_revision, s.document AS said, s.author AS said_by,
