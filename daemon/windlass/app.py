@@ -28,7 +28,12 @@ import structlog
 from windlass import log
 from windlass.api.runtime import Check, Runtime
 from windlass.api.server import PortUnavailableError, bind, create_app, serve
+from windlass.bus.base import Bus
+from windlass.bus.events import AmqpBus
+from windlass.bus.intake import SpecIntake
 from windlass.bus.local import LocalBus
+from windlass.bus.snapshots import Snapshots
+from windlass.bus.wiring import Links
 from windlass.checks import adapter_check
 from windlass.controller import Controller
 from windlass.metrics import Metrics
@@ -36,8 +41,10 @@ from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.settings import Settings
 from windlass.sources.base import Source, SourceUnavailableError
+from windlass.sources.messages import MessageReader
 from windlass.sources.opening import open_source
 from windlass.store.base import Object, Store, StoreError
+from windlass.store.inbox import Inbox
 from windlass.store.lock import FolderLock
 from windlass.store.sqlite import DATABASE, SqliteStore
 from windlass.targets import Targets
@@ -67,7 +74,7 @@ class Daemon(Runtime):
         store: Store,
         targets: Targets,
         registry: Registry,
-        source: Source,
+        sources: Sequence[Source],
         metrics: Metrics,
     ) -> None:
         self._settings = settings
@@ -75,15 +82,30 @@ class Daemon(Runtime):
         self._metrics = metrics
         self._targets = targets
         self._registry = registry
-        self._source = source
-        self._bus = LocalBus()
+        self._sources = sources
+        self._amqp = AmqpBus(metrics.bus) if settings.amqp is not None else None
+        self._bus: Bus = self._amqp or LocalBus()
+        self.links: Links | None = None
         reconciler = Reconciler(store, targets, self._metrics.reconcile)
-        self.controller = Controller(reconciler, targets, [source], self._bus, self._metrics)
+        self.controller = Controller(reconciler, targets, sources, self._bus, self._metrics)
 
     @property
     def follows(self) -> str:
         """What it follows, for people."""
-        return self._source.title
+        told = [source.title for source in self._sources]
+        if self._settings.amqp is not None:
+            told.append(f"messages of {self._settings.amqp}")
+        return " and ".join(told)
+
+    def connect(self, reader: MessageReader, inbox: Inbox) -> None:
+        """Take part in what goes over the broker, if there is one."""
+        if self._amqp is None or self._settings.amqp is None:
+            return
+        metrics = self._metrics.bus
+        intake = SpecIntake(reader, self.controller.hear, self._store.install, metrics)
+        snapshots = Snapshots(self._store, metrics)
+        self.links = Links(self._settings.amqp, intake, self._amqp, snapshots, metrics)
+        self.controller.listen(inbox, self.links.intake.run)
 
     @property
     def store(self) -> Store:
@@ -107,26 +129,34 @@ class Daemon(Runtime):
         return (await self._targets.of(object)).adapter
 
     def health(self) -> Sequence[Check]:
-        error = self.controller.source_errors.get(self._source.id, "")
-        checks = [Check(f"source {self._source.id}", not error, error or "followed")]
+        errors = self.controller.source_errors
+        checks = [
+            Check(f"source {s.id}", s.id not in errors, errors.get(s.id, "followed"))
+            for s in self._sources
+        ]
         error = self.controller.store_error
         checks.append(Check("store", not error, error or "takes writes"))
         checks += [
             Check(f"adapter {name}", False, f"cannot be loaded: {why}")
             for name, why in self._registry.broken.items()
         ]
+        if self.links is not None:
+            checks += [
+                Check(f"broker {link.name}", link.state.up, link.state.message)
+                for link in self.links.all
+            ]
         queue = self.controller.queue
         checks.append(Check("queue", True, f"{len(queue)} due, {queue.active} worked on"))
         return checks
 
     def notes(self) -> Sequence[str]:
-        return self._source.notes()
+        return [note for source in self._sources for note in source.notes()]
 
     def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[int]]:
         return self._bus.subscribe()
 
 
-def run(path: Path, worktree: bool, settings: Settings) -> int:
+def run(path: Path | None, worktree: bool, settings: Settings) -> int:
     """Run a daemon until it is told to stop; its exit code. Raises StartError."""
     # What is read stays: looking for garbage in it every 700 allocations costs a third of a start.
     gc.set_threshold(*GARBAGE)
@@ -138,7 +168,7 @@ def run(path: Path, worktree: bool, settings: Settings) -> int:
     return 0
 
 
-async def _run(path: Path, worktree: bool, settings: Settings) -> None:
+async def _run(path: Path | None, worktree: bool, settings: Settings) -> None:
     settings = settings.model_copy(update={"state": settings.state.absolute()})
     async with AsyncExitStack() as stack:
         stack.enter_context(FolderLock(settings.state / LOCK))
@@ -150,13 +180,14 @@ async def _run(path: Path, worktree: bool, settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def _compose(path: Path, worktree: bool, settings: Settings) -> AsyncIterator[Daemon]:
+async def _compose(path: Path | None, worktree: bool, settings: Settings) -> AsyncIterator[Daemon]:
     """Put a daemon together; on the way out close adapters, then the store."""
     registry, metrics = Registry(), Metrics()
     artifacts = ArtifactStore(settings.state / "artifacts")
-    source = await open_source(
-        path, worktree=worktree, keep=artifacts.put_stream, check=adapter_check(registry)
-    )
+    keep, check = artifacts.put_stream, adapter_check(registry)
+    sources: list[Source] = []
+    if path is not None:
+        sources.append(await open_source(path, worktree=worktree, keep=keep, check=check))
     store = await SqliteStore.open(settings.state / DATABASE)
     targets = Targets(
         store,
@@ -167,7 +198,9 @@ async def _compose(path: Path, worktree: bool, settings: Settings) -> AsyncItera
         metrics.reconcile.backend_calls,
     )
     try:
-        yield Daemon(settings, store, targets, registry, source, metrics)
+        daemon = Daemon(settings, store, targets, registry, sources, metrics)
+        daemon.connect(MessageReader(keep, check), store)
+        yield daemon
     finally:
         await targets.close()
         await store.close()
@@ -180,6 +213,7 @@ async def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) ->
     with _signals(stop):
         async with asyncio.TaskGroup() as group:
             group.create_task(serve(create_app(daemon), listener, api_stop))
+            links = group.create_task(daemon.links.run_outward()) if daemon.links else None
             try:
                 _log.info(
                     "windlass is up",
@@ -190,6 +224,8 @@ async def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) ->
                 await daemon.controller.run(stop, settings.workers, settings.stop_grace)
             finally:
                 api_stop.set()
+                if links is not None:
+                    links.cancel()
 
 
 @contextmanager

@@ -6,8 +6,9 @@ Every task has a parent here. A source that breaks ends the daemon; a pass that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import structlog
 
@@ -17,12 +18,15 @@ from windlass.priority import Priority
 from windlass.reconciler import Reconciler
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.store.base import Applied, LeaseLostError, Object, Snapshot, StoreError
+from windlass.store.inbox import MESSAGE_SOURCES, Inbox, Receipt, SpecMessage
 from windlass.targets import Targets
 from windlass.workqueue import QueueClosed, WorkQueue
 from windlass_schemas import Key, Resource, Target, key_of
 
 STORE_RETRY = 5.0
 """Seconds until a write is tried again that the store did not take."""
+RELAY_BATCH = 500
+"""Events that are handed to the bus at once."""
 RELAY_INTERVAL = 5.0
 """Seconds after which the outbox is read although nothing has said that it has grown."""
 SOURCES_FIRST = 5.0
@@ -33,6 +37,9 @@ DEFAULT_LANE_BOUND = 8
 """How many objects of a target that is not open yet may be worked on at once."""
 
 _log = structlog.get_logger("windlass.controller")
+
+T = TypeVar("T")
+Feed = Callable[[], Coroutine[None, None, None]]
 
 
 class Lanes:
@@ -82,10 +89,17 @@ class Controller:
         self._all_heard = asyncio.Event()
         if not sources:
             self._all_heard.set()
+        self._inbox: Inbox | None = None
+        self._feeds: list[Feed] = []
         self.source_errors: dict[str, str] = {}
         """By source id: why it cannot be read at the moment."""
         self.store_error = ""
         """Why the store did not take the last write; empty when it did."""
+
+    def listen(self, inbox: Inbox, feed: Feed) -> None:
+        """Take messages too, which ``feed`` brings to ``hear`` until it is cancelled."""
+        self._inbox = inbox
+        self._feeds.append(feed)
 
     async def run(self, stop: asyncio.Event, workers: int, grace: float) -> None:
         """Run ``workers`` workers until ``stop`` is set; passes under way get ``grace`` seconds."""
@@ -94,6 +108,7 @@ class Controller:
         await self._part_with_others()
         async with asyncio.TaskGroup() as group:
             feeding = [group.create_task(self._follow(source)) for source in self._sources]
+            feeding += [group.create_task(feed()) for feed in self._feeds]
             feeding.append(group.create_task(self._tell_notes()))
             feeding.append(group.create_task(self._look_at_all()))
             working = [group.create_task(self._work()) for _ in range(workers)]
@@ -119,7 +134,9 @@ class Controller:
         """Objects of sources that nobody follows any more stay; people may delete them by hand."""
         followed = {source.id for source in self._sources}
         for state in await self._store.sources():
-            if state.id not in followed:
+            if self._feeds and state.id.startswith(MESSAGE_SOURCES):
+                await self._store.fail_source(state.id, "", self._clock())
+            elif state.id not in followed:
                 error = "not followed by this daemon; its objects stay until windlass delete"
                 await self._store.fail_source(state.id, error, self._clock())
 
@@ -174,28 +191,53 @@ class Controller:
             self.queue.add_all(await self._with_dependents(applied.changed), Priority.EDIT)
         _announce(snapshot, applied)
 
-    async def _take_again(self, source: str) -> None:
+    async def _take_again(self, source: str, key: Key) -> None:
         """Another source has let a key go that this one declares too."""
         async with self._taking:
-            snapshot = self._snapshots.get(source)
-            if snapshot is None:  # it is not followed any more, or comes with its first set
+            if self._inbox is not None and source.startswith(MESSAGE_SOURCES):
+                changed: Sequence[Key] = await self._inbox.retake(key, source, self._clock())
+            elif snapshot := self._snapshots.get(source):
+                changed = (await self._apply(snapshot)).changed
+            else:  # it is not followed any more, or comes with its first set
                 return
-            applied = await self._apply(snapshot)
-            self.queue.add_all(await self._with_dependents(applied.changed), Priority.EDIT)
+            self.queue.add_all(await self._with_dependents(changed), Priority.EDIT)
+
+    async def transferred(self, key: Key, to: str) -> None:
+        """A key has another owner now: what that one declares comes into force."""
+        await self._take_again(to, key)
+
+    async def hear(self, messages: Sequence[SpecMessage]) -> Sequence[Receipt]:
+        """Write what messages declare, however long the store refuses it; durable on return."""
+        inbox = self._inbox
+        assert inbox is not None, "listen was called"
+        for message in messages:
+            if message.document is not None:
+                self._lanes.put(message.document.resource)
+        async with self._taking:
+            receipts = await self._insist(lambda: inbox.receive(messages, self._clock()))
+            changed = [r.key for r in receipts if r.changed and r.key is not None]
+            self.queue.add_all(await self._with_dependents(changed), Priority.EDIT)
+        if any(receipt.verdict in ("refused", "conflict") for receipt in receipts):
+            self._tell_news()
+        return receipts
 
     async def _apply(self, snapshot: Snapshot) -> Applied:
+        return await self._insist(lambda: self._store.apply(snapshot, self._clock()))
+
+    async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write what is declared. Raises LeaseLostError, and waits out everything else."""
         while True:
             try:
-                applied = await self._store.apply(snapshot, self._clock())
+                result = await write()
             except LeaseLostError:
                 raise
             except StoreError as error:
                 self.store_error = str(error)
-                _log.error("revision not written; trying again", error=str(error))
+                _log.error("what is declared is not written; trying again", error=str(error))
                 await asyncio.sleep(STORE_RETRY)
             else:
                 self.store_error = ""
-                return applied
+                return result
 
     async def _with_dependents(self, keys: Iterable[Key]) -> list[Key]:
         """These, and all that stand on them, nearest first."""
@@ -217,6 +259,11 @@ class Controller:
                     _log.warning(note)
             told = notes
             await asyncio.sleep(NOTES_INTERVAL)
+
+    def _tell_news(self) -> None:
+        """There are new events."""
+        self._outbox_grew.set()
+        self._bus.wake()
 
     # -- hops 4 to 8 ------------------------------------------------------------------------------
 
@@ -245,11 +292,11 @@ class Controller:
             return
         self.store_error = "" if result.changed else self.store_error
         if result.changed:
-            self._outbox_grew.set()
+            self._tell_news()
             self.queue.add_all(await self._store.dependents(key), Priority.FOLLOW_UP)
             self.queue.add_all(result.wake, Priority.FOLLOW_UP)
         if result.freed:
-            await self._take_again(result.freed)
+            await self._take_again(result.freed, key)
         if result.requeue_after is None:
             return
         if result.requeue_after == 0:
@@ -275,9 +322,8 @@ class Controller:
                 continue
 
     async def _publish_all(self) -> None:
-        while batch := await self._store.unpublished(100):
-            for _, event in batch:
-                await self._bus.publish(event)
+        while batch := await self._store.unpublished(RELAY_BATCH):
+            await self._bus.publish([event for _, event in batch])
             await self._store.published([position for position, _ in batch], self._clock())
 
 

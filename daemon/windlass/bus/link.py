@@ -187,6 +187,8 @@ class Link:
         self.state = LinkState(False, f"{name}: not connected to {address} yet")
         self.connects = 0
         """Sessions that became ready so far."""
+        self.on_change: Callable[[LinkState], None] = lambda _: None
+        """Told of each new state."""
         self._address = address
         self._serve = serve
         self._fatal = fatal
@@ -233,14 +235,18 @@ class Link:
 
     def _up(self) -> None:
         self.connects += 1
-        self.state = LinkState(True, f"connected to {self._address}")
+        self._set(LinkState(True, f"connected to {self._address}"))
         _log.info("connected to the broker", link=self.name, broker=str(self._address))
+
+    def _set(self, state: LinkState) -> None:
+        self.state = state
+        self.on_change(state)
 
     def _down(self, error: Exception) -> None:
         message = explain(error, self._address)
         if self.state.message != message:
             _log.warning("not connected to the broker", link=self.name, error=message)
-        self.state = LinkState(False, message)
+        self._set(LinkState(False, message))
         if not isinstance(error, AMQPError | OSError | RuntimeError):
             _log.error("the link broke unexpectedly", link=self.name, exc_info=error)
 

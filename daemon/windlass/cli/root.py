@@ -86,7 +86,10 @@ def _show(error: str, hint: str) -> None:
 
 @app.command()
 def up(
-    path: Annotated[Path, typer.Argument(help="A folder with specs.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="A folder with specs; without it, only what messages declare."),
+    ] = None,
     worktree: Worktree = False,
     state: State = None,
     api_host: Annotated[
@@ -102,7 +105,10 @@ def up(
         int | None, typer.Option(help="Objects worked on at once.  [default: 32]")
     ] = None,
 ) -> int:
-    """Start the daemon: follow the specs at PATH and make them so. Ctrl-C stops it."""
+    """Start the daemon: follow the specs at PATH, and messages, and make them so.
+
+    WINDLASS_AMQP_URL names the broker. Ctrl-C stops it.
+    """
     from windlass.cli.running import up
 
     flags = {"api_host": api_host, "api_port": api_port, "serving_port": serving_port}

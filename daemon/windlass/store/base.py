@@ -411,6 +411,10 @@ class Store(Protocol):
         """Outbox rows that no bus has confirmed, oldest first."""
 
     @abstractmethod
+    async def backlog(self) -> int:
+        """How many outbox rows no bus has confirmed."""
+
+    @abstractmethod
     async def published(self, positions: Sequence[int], now: datetime) -> None:
         """Mark outbox rows as confirmed."""
 

@@ -152,6 +152,10 @@ class Books(Store, Inbox):
     async def unpublished(self, limit: int) -> Sequence[tuple[int, CloudEvent]]:
         return [_event_of(row) for row in await self._all("unpublished", limit=limit)]
 
+    async def backlog(self) -> int:
+        row = await self._one("backlog")
+        return 0 if row is None else rows.number(row, "events")
+
     async def published(self, positions: Sequence[int], now: datetime) -> None:
         marks: builtins.list[dict[str, Value]] = [
             {"position": position, "now": rows.time_text(now)} for position in positions

@@ -147,6 +147,9 @@ SELECT coalesce(max(position), 0) FROM outbox
 -- name: unpublished
 SELECT position, event FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT :limit
 
+-- name: backlog
+SELECT count(*) AS events FROM outbox WHERE published_at IS NULL
+
 -- name: mark_published
 UPDATE outbox SET published_at = :now WHERE position = :position
 
