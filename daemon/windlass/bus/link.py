@@ -192,9 +192,7 @@ class Link:
         self._address = address
         self._serve = serve
         self._fatal = fatal
-        # What the library has to say of a lost connection is said once, by us.
-        for library in ("aiormq", "aio_pika"):
-            logging.getLogger(library).setLevel(logging.CRITICAL + 1)
+        hush()
 
     async def run(self) -> None:
         """Stay connected until cancelled. Raises nothing but what is fatal."""
@@ -249,6 +247,12 @@ class Link:
         self._set(LinkState(False, message))
         if not isinstance(error, AMQPError | OSError | RuntimeError):
             _log.error("the link broke unexpectedly", link=self.name, exc_info=error)
+
+
+def hush() -> None:
+    """What the library has to say of a lost connection is said once, by us."""
+    for library in ("aiormq", "aio_pika"):
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
 
 
 def _first(error: Exception) -> Exception:
