@@ -27,6 +27,8 @@ STORE_RETRY = 5.0
 """Seconds until a write is tried again that the store did not take."""
 RELAY_BATCH = 500
 """Events that are handed to the bus at once."""
+BUS_RETRY = 1.0
+"""Seconds until events are offered again to a bus that was away."""
 RELAY_INTERVAL = 5.0
 """Seconds after which the outbox is read although nothing has said that it has grown."""
 SOURCES_FIRST = 5.0
@@ -313,6 +315,8 @@ class Controller:
                 await self._publish_all()
             except OSError as error:
                 _log.warning("bus is away; events wait in the outbox", error=str(error))
+                await asyncio.sleep(BUS_RETRY)
+                continue
             except StoreError as error:
                 _log.warning("outbox not read; trying again", error=str(error))
             try:

@@ -275,6 +275,6 @@ def explain(error: Exception, address: Address) -> str:
         return f"{address} cannot be trusted ({said}); set WINDLASS_AMQP_CA to its authority's file"
     if isinstance(error, TimeoutError):
         return f"{address} does not answer; look at the broker and the way to it"
-    if "NOT_ALLOWED" in said or "vhost" in said:
-        return f"{address} has no such virtual host for this user ({said}); mend WINDLASS_AMQP_URL"
+    if "NOT_ALLOWED" in said or "Connection.OpenOk" in said:
+        return f"{address} has no such virtual host for this user; mend WINDLASS_AMQP_URL"
     return f"{address} is away ({said}); waiting for it"
