@@ -217,7 +217,7 @@ class Controller:
                 self._lanes.put(message.document.resource)
         async with self._taking:
             receipts = await self._insist(lambda: inbox.receive(messages, self._clock()))
-            changed = [r.key for r in receipts if r.changed and r.key is not None]
+            changed = [r.key for r in receipts if r.is_due and r.key is not None]
             self.queue.add_all(await self._with_dependents(changed), Priority.EDIT)
         if any(receipt.verdict in ("refused", "conflict") for receipt in receipts):
             self._tell_news()

@@ -71,7 +71,7 @@ class Books(Store, Inbox):
     async def receive(self, messages: Sequence[SpecMessage], now: datetime) -> Sequence[Receipt]:
         async def work(at: Transaction) -> Sequence[Receipt]:
             receipts = await hear(at, messages, self.install, now)
-            changed = [r.key for r in receipts if r.changed and r.key is not None]
+            changed = [r.key for r in receipts if r.is_due and r.key is not None]
             await self._wake(at, tuple(dict.fromkeys(changed)), Priority.EDIT)
             return receipts
 

@@ -70,9 +70,12 @@ class Receipt:
     """Why it was refused, or ``SourceConflict``."""
 
     @property
-    def changed(self) -> bool:
-        """Whether the object must be looked at."""
-        return self.verdict in ("accepted", "deleting", "conflict", "refused", "unchanged")
+    def is_due(self) -> bool:
+        """Whether the object must be looked at.
+
+        A duplicate too: whoever took it first may have been stopped before it could say so.
+        """
+        return self.verdict != "stale" and self.key is not None
 
 
 class Inbox(Protocol):
