@@ -210,6 +210,9 @@ class Capabilities:
     """How many objects of this target may be worked on at once."""
     preempts: bool = False
     """Whether a newer update may be sent while one is under way."""
+    daemon: str | None = None
+    """What it holds can be reached from one daemon's host only: that daemon's name, or empty for
+    whichever opens the target first. None: every daemon reaches it."""
 
 
 @dataclass(frozen=True)

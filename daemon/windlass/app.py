@@ -37,16 +37,17 @@ from windlass.bus.wiring import Links
 from windlass.checks import adapter_check
 from windlass.controller import Controller
 from windlass.metrics import Metrics
+from windlass.reading import Reading
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.settings import Settings
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.messages import MessageReader
 from windlass.sources.opening import open_source
-from windlass.store.base import Object, Store, StoreError
+from windlass.store.base import LeaseLostError, Object, Store, StoreError
 from windlass.store.inbox import Inbox
 from windlass.store.lock import FolderLock
-from windlass.store.sqlite import DATABASE, SqliteStore
+from windlass.store.opening import open_store
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Adapter
@@ -126,14 +127,16 @@ class Daemon(Runtime):
         return self.controller.pending(key)
 
     async def adapter(self, object: Object) -> Adapter:
-        return (await self._targets.of(object)).adapter
+        return (await self._targets.of(object, Reading(self._store))).adapter
+
+    def _source_check(self, source: Source) -> Check:
+        error = self.controller.source_errors.get(source.id, "")
+        following = source.id in self.controller.following
+        told = "followed" if following else "stands by: another daemon follows it"
+        return Check(f"source {source.id}", not error, error or told)
 
     def health(self) -> Sequence[Check]:
-        errors = self.controller.source_errors
-        checks = [
-            Check(f"source {s.id}", s.id not in errors, errors.get(s.id, "followed"))
-            for s in self._sources
-        ]
+        checks = [self._source_check(source) for source in self._sources]
         error = self.controller.store_error
         checks.append(Check("store", not error, error or "takes writes"))
         checks += [
@@ -165,7 +168,19 @@ def run(path: Path | None, worktree: bool, settings: Settings) -> int:
         asyncio.run(_run(path, worktree, settings))
     except (StoreError, SourceUnavailableError, PortUnavailableError) as error:
         raise StartError(str(error)) from error
+    except BaseExceptionGroup as group:
+        lost = group.subgroup(LeaseLostError)
+        if lost is None:
+            raise
+        raise StartError(str(_first(lost))) from group
     return 0
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _run(path: Path | None, worktree: bool, settings: Settings) -> None:
@@ -183,12 +198,12 @@ async def _run(path: Path | None, worktree: bool, settings: Settings) -> None:
 async def _compose(path: Path | None, worktree: bool, settings: Settings) -> AsyncIterator[Daemon]:
     """Put a daemon together; on the way out close adapters, then the store."""
     registry, metrics = Registry(), Metrics()
-    artifacts = ArtifactStore(settings.state / "artifacts")
+    artifacts = ArtifactStore(settings.artifacts or settings.state / "artifacts")
     keep, check = artifacts.put_stream, adapter_check(registry)
     sources: list[Source] = []
     if path is not None:
         sources.append(await open_source(path, worktree=worktree, keep=keep, check=check))
-    store = await SqliteStore.open(settings.state / DATABASE)
+    store = await open_store(settings, metrics.sharing.database_errors.inc)
     targets = Targets(
         store,
         registry,

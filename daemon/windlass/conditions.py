@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from windlass.plan import Verdict
-from windlass.store.base import ExternalRecord, Object, RecordState
+from windlass.store.base import ExternalRecord, Hold, Object, RecordState
 from windlass_schemas import (
     CONDITION_EVENT,
     DELETED_EVENT,
@@ -35,16 +35,22 @@ class Pass:
 
 
 def summarize(
-    object_: Object, verdict: Verdict, records: Sequence[ExternalRecord], pass_: Pass
+    object_: Object,
+    hold: Hold | None,
+    verdict: Verdict,
+    records: Sequence[ExternalRecord],
+    pass_: Pass,
 ) -> tuple[Status, tuple[CloudEvent, ...]]:
-    """The object's new status, and the events that lead to it from the old one."""
+    """The object's new status, and the events that lead to it from the old one.
+
+    ``hold`` is why its next action waits from now on.
+    """
     verdict, note = _overlay(object_, verdict)
     conditions = tuple(
         _condition(object_, type_, status, reason, message, pass_.now)
         for type_, status, reason, message in _statements(object_, verdict, note)
     )
     old = object_.status
-    hold = object_.hold
     status = Status(
         observed_generation=object_.generation,
         sync=verdict.sync,

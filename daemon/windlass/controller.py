@@ -12,19 +12,25 @@ from typing import TypeVar
 
 import structlog
 
+from windlass.agenda import Agenda, OwnAgenda, SharedAgenda
 from windlass.bus.base import Bus
 from windlass.metrics import Metrics
 from windlass.priority import Priority
 from windlass.reconciler import Reconciler
 from windlass.sources.base import Source, SourceUnavailableError
+from windlass.standing import while_held
 from windlass.store.base import Applied, LeaseLostError, Object, Snapshot, StoreError
+from windlass.store.declaring import lane_of
 from windlass.store.inbox import MESSAGE_SOURCES, Inbox, Receipt, SpecMessage
+from windlass.store.roster import Roster, source_lease, source_of
 from windlass.targets import Targets
 from windlass.workqueue import QueueClosed, WorkQueue
-from windlass_schemas import Key, Resource, Target, key_of
+from windlass_schemas import Key, Resource, key_of
 
 STORE_RETRY = 5.0
 """Seconds until a write is tried again that the store did not take."""
+AWAY_RETRY = 1.0
+"""The same for a store that is a server: it is away, and comes back without anybody making room."""
 RELAY_BATCH = 500
 """Events that are handed to the bus at once."""
 BUS_RETRY = 1.0
@@ -35,6 +41,10 @@ SOURCES_FIRST = 5.0
 """Seconds at a start for which the look at everything waits for the sources' first word."""
 NOTES_INTERVAL = 2.0
 """Seconds between two looks at what sources have to tell people."""
+HAND_OVER = 1.5
+"""Seconds that passes get at a stop when another daemon can go on with them."""
+REVISIT_INTERVAL = 5.0
+"""Seconds between two looks whether a source is to declare its set again."""
 DEFAULT_LANE_BOUND = 8
 """How many objects of a target that is not open yet may be worked on at once."""
 
@@ -53,9 +63,11 @@ class Lanes:
 
     def put(self, resource: Resource) -> None:
         """Take note of where a resource is to run."""
-        metadata = resource.metadata
-        target = metadata.name if isinstance(resource, Target) else resource.spec.target
-        self._lanes[key_of(resource)] = f"{metadata.namespace}/{target}"
+        self.put_lane(key_of(resource), lane_of(resource))
+
+    def put_lane(self, key: Key, lane: str) -> None:
+        """Take note of where an object is to run."""
+        self._lanes[key] = lane
 
     def __call__(self, key: Key) -> tuple[str, int]:
         lane = self._lanes.get(key, "")
@@ -82,6 +94,13 @@ class Controller:
         self._metrics = metrics
         self._lanes = Lanes(targets)
         self.queue = WorkQueue(self._lanes, metrics.workqueue)
+        self._roster = self._store.roster
+        self._store_retry = STORE_RETRY if self._roster is None else AWAY_RETRY
+        self._shared: SharedAgenda | None = None
+        if self._roster is not None:
+            lane = self._lanes.put_lane
+            self._shared = SharedAgenda(self._roster, self.queue, lane, metrics.sharing)
+        self._agenda: Agenda = self._shared or OwnAgenda(self._store, self.queue)
         self._outbox_grew = asyncio.Event()
         self._snapshots: dict[str, Snapshot] = {}
         """The newest of each source."""
@@ -93,6 +112,8 @@ class Controller:
             self._all_heard.set()
         self._inbox: Inbox | None = None
         self._feeds: list[Feed] = []
+        self.following: set[str] = set()
+        """Sources that this daemon follows now; the others, another one does."""
         self.source_errors: dict[str, str] = {}
         """By source id: why it cannot be read at the moment."""
         self.store_error = ""
@@ -111,16 +132,27 @@ class Controller:
         async with asyncio.TaskGroup() as group:
             feeding = [group.create_task(self._follow(source)) for source in self._sources]
             feeding += [group.create_task(feed()) for feed in self._feeds]
+            feeding.append(group.create_task(self._agenda.feed(workers)))
             feeding.append(group.create_task(self._tell_notes()))
             feeding.append(group.create_task(self._look_at_all()))
             working = [group.create_task(self._work()) for _ in range(workers)]
-            relay = group.create_task(self._relay())
+            lasting = [group.create_task(self._only_here("outbox", self._relay))]
+            if self._roster is not None:
+                lasting.append(group.create_task(self._beat(self._roster)))
+                lasting.append(group.create_task(self._hear_others(self._roster)))
             await stop.wait()
             await _cancel(feeding)
+            if self._shared is not None:
+                grace = min(grace, HAND_OVER)
+                with suppress(StoreError):  # it lapses by itself
+                    await self._shared.hand_over()
             self.queue.close()
             await asyncio.wait(working, timeout=grace)
             await _cancel(working)
-            await _cancel([relay])
+            await _cancel(lasting)
+        if self._roster is not None:
+            with suppress(StoreError):
+                await self._roster.leave()
 
     def pending(self, key: Key) -> bool:
         """Whether the key is due or worked on, or may be so once the newest revision is in."""
@@ -128,19 +160,61 @@ class Controller:
 
     def enqueue(self, keys: Iterable[Key]) -> None:
         """Look at these now: somebody asked."""
-        self.queue.add_all(keys, Priority.EDIT)
+        self._agenda.asked(keys)
+
+    # -- among other daemons ----------------------------------------------------------------------
+
+    async def _only_here(self, lease: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what one daemon at a time does, if there are others."""
+        if self._roster is None:
+            await work()
+        else:
+            await while_held(self._roster, lease, work, self._stand_by)
+
+    def _stand_by(self) -> None:
+        """Another daemon follows a source: this one need not wait for its first word."""
+        self._all_heard.set()
+
+    async def _beat(self, roster: Roster) -> None:
+        """Say that this daemon is alive, three times in the time after which it would not be."""
+        while True:
+            try:
+                self._metrics.sharing.held.set(await roster.beat())
+                self.store_error = ""
+            except LeaseLostError:
+                raise
+            except StoreError as error:
+                self.store_error = str(error)
+                _log.error("not known to be alive; trying again", error=str(error))
+            await asyncio.sleep(roster.lease.total_seconds() / 3)
+
+    async def _hear_others(self, roster: Roster) -> None:
+        """What others say has happened is looked up at once."""
+        async with roster.hints() as hints:
+            async for what in hints:
+                if what == "events":
+                    self._outbox_grew.set()
+                    self._bus.wake()
+                if self._shared is not None:
+                    self._shared.hint()
 
     # -- hops 1 to 3 ------------------------------------------------------------------------------
 
     async def _part_with_others(self) -> None:
         """Objects of sources that nobody follows any more stay; people may delete them by hand."""
-        followed = {source.id for source in self._sources}
+        followed = {source.id for source in self._sources} | await self._followed_elsewhere()
         for state in await self._store.sources():
             if self._feeds and state.id.startswith(MESSAGE_SOURCES):
                 await self._store.fail_source(state.id, "", self._clock())
             elif state.id not in followed:
                 error = "not followed by this daemon; its objects stay until windlass delete"
                 await self._store.fail_source(state.id, error, self._clock())
+
+    async def _followed_elsewhere(self) -> set[str]:
+        if self._roster is None:
+            return set()
+        alive = [each for each in await self._roster.colleagues() if each.alive]
+        return {source_of(lease) for each in alive for lease in each.leases}
 
     async def _look_at_all(self) -> None:
         """Everything that is declared is looked at once at a start.
@@ -150,9 +224,20 @@ class Controller:
         with suppress(TimeoutError):
             async with asyncio.timeout(SOURCES_FIRST):
                 await self._all_heard.wait()
-        for object_ in await self._everything():
+        found = await self._everything()
+        for object_ in found:
             self._lanes.put(object_.resource)
-            self.queue.add(object_.key, Priority.RESYNC)
+        await self._agenda.begin([object_.key for object_ in await self._mine(found)])
+
+    async def _mine(self, objects: Sequence[Object]) -> Sequence[Object]:
+        """What is looked at by this start: with others at work, only what lives on this host."""
+        if self._roster is None:
+            return objects
+        alive = [each for each in await self._roster.colleagues() if each.alive]
+        if len(alive) < 2:
+            return objects
+        me = next(each for each in alive if each.name == self._roster.name)
+        return [object_ for object_ in objects if lane_of(object_.resource) in me.targets]
 
     async def _everything(self) -> Sequence[Object]:
         """All objects, however long the store cannot be read."""
@@ -165,6 +250,31 @@ class Controller:
                 await asyncio.sleep(STORE_RETRY)
 
     async def _follow(self, source: Source) -> None:
+        async def work() -> None:
+            self.following.add(source.id)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    if self._roster is not None:
+                        group.create_task(self._revisit(source.id, self._roster))
+                    await self._follow_alone(source)
+            finally:
+                self.following.discard(source.id)
+                self._snapshots.pop(source.id, None)
+
+        await self._only_here(source_lease(source.id), work)
+
+    async def _revisit(self, source: str, roster: Roster) -> None:
+        """Declare the newest set again whenever another daemon has let go what it declares too."""
+        seen: int | None = None
+        while True:
+            with suppress(StoreError):
+                found = (await roster.revisits([source])).get(source)
+                if seen is not None and found != seen:
+                    await self._take_again(source)
+                seen = found
+            await asyncio.sleep(REVISIT_INTERVAL)
+
+    async def _follow_alone(self, source: Source) -> None:
         async for item in source.snapshots():
             if isinstance(item, SourceUnavailableError):
                 await self._lose(source, str(item))
@@ -190,23 +300,33 @@ class Controller:
             self._snapshots[snapshot.source] = snapshot
             applied = await self._apply(snapshot)
             self.source_errors.pop(snapshot.source, None)
-            self.queue.add_all(await self._with_dependents(applied.changed), Priority.EDIT)
+            await self._agenda.declared(applied.changed)
         _announce(snapshot, applied)
 
-    async def _take_again(self, source: str, key: Key) -> None:
+    async def _take_again(self, source: str) -> None:
         """Another source has let a key go that this one declares too."""
         async with self._taking:
-            if self._inbox is not None and source.startswith(MESSAGE_SOURCES):
-                changed: Sequence[Key] = await self._inbox.retake(key, source, self._clock())
-            elif snapshot := self._snapshots.get(source):
-                changed = (await self._apply(snapshot)).changed
-            else:  # it is not followed any more, or comes with its first set
+            snapshot = self._snapshots.get(source)
+            if snapshot is None:  # it is not followed any more, or comes with its first set
                 return
-            self.queue.add_all(await self._with_dependents(changed), Priority.EDIT)
+            try:
+                applied = await self._apply(snapshot)
+            except LeaseLostError:  # who follows it now has been asked too
+                return
+            await self._agenda.declared(applied.changed)
 
-    async def transferred(self, key: Key, to: str) -> None:
+    async def _let_go(self, key: Key, to: str) -> None:
+        """A key is free that another source declares too."""
+        if self._inbox is None or not to.startswith(MESSAGE_SOURCES):
+            await self._take_again(to)
+            return
+        async with self._taking:
+            taken = await self._inbox.retake(key, to, self._clock())
+            await self._agenda.declared(taken)
+
+    async def transferred(self, to: str) -> None:
         """A key has another owner now: what that one declares comes into force."""
-        await self._take_again(to, key)
+        await self._take_again(to)
 
     async def hear(self, messages: Sequence[SpecMessage]) -> Sequence[Receipt]:
         """Write what messages declare, however long the store refuses it; durable on return."""
@@ -217,8 +337,8 @@ class Controller:
                 self._lanes.put(message.document.resource)
         async with self._taking:
             receipts = await self._insist(lambda: inbox.receive(messages, self._clock()))
-            changed = [r.key for r in receipts if r.is_due and r.key is not None]
-            self.queue.add_all(await self._with_dependents(changed), Priority.EDIT)
+            due = [r.key for r in receipts if r.is_due and r.key is not None]
+            await self._agenda.declared(tuple(dict.fromkeys(due)))
         if any(receipt.verdict in ("refused", "conflict") for receipt in receipts):
             self._tell_news()
         return receipts
@@ -236,21 +356,10 @@ class Controller:
             except StoreError as error:
                 self.store_error = str(error)
                 _log.error("what is declared is not written; trying again", error=str(error))
-                await asyncio.sleep(STORE_RETRY)
+                await asyncio.sleep(self._store_retry)
             else:
                 self.store_error = ""
                 return result
-
-    async def _with_dependents(self, keys: Iterable[Key]) -> list[Key]:
-        """These, and all that stand on them, nearest first."""
-        found = dict.fromkeys(keys)
-        waiting = list(found)
-        for key in waiting:
-            for dependent in await self._store.dependents(key):
-                if dependent not in found:
-                    found[dependent] = None
-                    waiting.append(dependent)
-        return list(found)
 
     async def _tell_notes(self) -> None:
         told: tuple[str, ...] = ()
@@ -284,28 +393,21 @@ class Controller:
         try:
             result = await self._reconciler.reconcile(key)
         except LeaseLostError as error:
+            self._metrics.sharing.lost.inc()
             _log.warning("pass overtaken; looking again", key=str(key), error=str(error))
             self.queue.add_after(key, 1.0, Priority.FOLLOW_UP)
             return
         except StoreError as error:
             _log.error("outcome not written; looking again", key=str(key), error=str(error))
             self.store_error = str(error)
-            self.queue.add_after(key, STORE_RETRY, Priority.FOLLOW_UP)
+            self.queue.add_after(key, self._store_retry, Priority.FOLLOW_UP)
             return
         self.store_error = "" if result.changed else self.store_error
         if result.changed:
             self._tell_news()
-            self.queue.add_all(await self._store.dependents(key), Priority.FOLLOW_UP)
-            self.queue.add_all(result.wake, Priority.FOLLOW_UP)
+        await self._agenda.passed(key, result)
         if result.freed:
-            await self._take_again(result.freed, key)
-        if result.requeue_after is None:
-            return
-        if result.requeue_after == 0:
-            self.queue.add(key, Priority.FOLLOW_UP)
-        else:
-            priority = Priority.RESYNC if result.label == "success" else Priority.FOLLOW_UP
-            self.queue.add_after(key, result.requeue_after, priority)
+            await self._let_go(key, result.freed)
 
     async def _relay(self) -> None:
         """Publish what the outbox holds, in order, and only then mark it. At least once."""

@@ -136,6 +136,27 @@ class BusMetrics:
         )
 
 
+class SharingMetrics:
+    """How the work is shared with other daemons."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        prefix = "windlass_leases_"
+        self.held = Gauge(f"{prefix}held", "Objects that this daemon has taken.", registry=registry)
+        self.lost = Counter(
+            f"{prefix}lost",
+            "Passes whose outcome was not written: another daemon had taken the object.",
+            registry=registry,
+        )
+        self.taken_over = Counter(
+            f"{prefix}taken_over", "Objects taken from a daemon that was gone.", registry=registry
+        )
+        self.database_errors = Counter(
+            "windlass_database_errors",
+            "Times that the database did not answer or broke off.",
+            registry=registry,
+        )
+
+
 class Metrics:
     """All metrics of one daemon, on a registry of its own."""
 
@@ -149,6 +170,7 @@ class Metrics:
             "Events that the bus has not confirmed.",
             registry=self.registry,
         )
+        self.sharing = SharingMetrics(self.registry)
         self.outbox_lag = Gauge(
             "windlass_outbox_lag_seconds",
             "Age of the oldest event that the bus has not confirmed.",

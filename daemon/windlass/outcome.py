@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 
 from windlass.conditions import Pass, farewell, summarize
 from windlass.plan import Delete, Plan, Situation, Step, Verdict, hold_key
-from windlass.store.base import Entry, ExternalRecord, Hold, Object, Outcome, RecordState
+from windlass.priority import Priority
+from windlass.store.base import Entry, ExternalRecord, Hold, Next, Object, Outcome, RecordState
 from windlass_adapters.base import (
     AdapterError,
     Create,
@@ -20,11 +21,13 @@ from windlass_adapters.base import (
     Update,
     WaitingError,
 )
-from windlass_schemas import Key, Status, references_of
+from windlass_schemas import Key, Reason, Status, references_of
 
 BACKOFF_BASE = 1.0
 BACKOFF_CAP = 300.0
 """Seconds. Full jitter: the delay is drawn from 0 to the exponential bound."""
+AWAY_INTERVAL = 60.0
+"""Seconds between two looks at an object whose host is away; its own daemon comes by itself."""
 PROBE_INTERVAL = timedelta(hours=1)
 """How often a terminal error is tried again although nothing has changed."""
 
@@ -46,6 +49,17 @@ class Result:
     """The source that declares the key too, and can have it now that its owner let it go."""
     label: str = "success"
     """``success``, ``requeue``, ``requeue_after`` or ``error``, as in controller-runtime."""
+
+    @property
+    def priority(self) -> Priority:
+        """Of the next pass."""
+        settled = self.label == "success" and self.requeue_after != 0
+        return Priority.RESYNC if settled else Priority.FOLLOW_UP
+
+    @property
+    def next(self) -> Next:
+        """The same for the store."""
+        return Next(self.requeue_after, self.priority, self.changed, self.wake, self.freed)
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ def conclude(
         return _finalized(object_, tuple(changes.values()), pass_)
     known = {record.name: record for record in object_.externals}
     records = tuple((known | changes).values())
-    status, events = summarize(replace(object_, hold=hold), verdict, records, pass_)
+    status, events = summarize(object_, hold, verdict, records, pass_)
     outcome = Outcome(
         status=status,
         externals=tuple(r for r in changes.values() if known.get(r.name) != r),
@@ -89,6 +103,8 @@ def conclude(
 
 def _is_news(before: Status, after: Status) -> bool:
     """Whether dependents may care: not about when the next try is due."""
+    if before == after:
+        return False
     quiet = {"attempt": 0, "next_attempt_at": None}
     return before.model_copy(update=quiet) != after.model_copy(update=quiet)
 
@@ -115,7 +131,10 @@ def _label(verdict: Verdict, acted: Acted) -> str:
 
 def _hold(situation: Situation, decided: Plan, acted: Acted, draw: Draw) -> Hold | None:
     """Why the next try must wait; None lifts a hold that has no reason any more."""
-    old, key = situation.object.hold, hold_key(situation)
+    old = situation.object.hold
+    if old is None and acted.error is None:
+        return None
+    key = hold_key(situation)
     same = old if old is not None and old.wanted_digest == key else None
     if acted.error is None:
         waiting = same is not None and same.until > situation.now and acted.record is None
@@ -145,7 +164,8 @@ def fail(object_: Object, error: AdapterError, pass_: Pass, draw: Draw) -> tuple
     """The pass did not get as far as a plan: say why, keep everything, try again."""
     key = f"pass:{object_.generation}:{object_.sync_token}"
     old = object_.hold if object_.hold and object_.hold.wanted_digest == key else None
-    hold = _hold_for(error, old, key, (pass_.now, 5.0), draw)
+    poll = AWAY_INTERVAL if error.reason is Reason.HOST_AWAY else 5.0
+    hold = _hold_for(error, old, key, (pass_.now, poll), draw)
     if hold.terminal:  # what is missing may be installed or declared any time
         hold = replace(hold, until=pass_.now + timedelta(minutes=1))
     verdict = Verdict(
@@ -158,7 +178,7 @@ def fail(object_: Object, error: AdapterError, pass_: Pass, draw: Draw) -> tuple
         reconciling=not hold.terminal,
         stalled=hold.terminal,
     )
-    status, events = summarize(replace(object_, hold=hold), verdict, object_.externals, pass_)
+    status, events = summarize(object_, hold, verdict, object_.externals, pass_)
     outcome = Outcome(status=status, hold=hold, events=events)
     news = _is_news(object_.status, status)
     return outcome, Result(verdict.requeue_after, news, label="error")

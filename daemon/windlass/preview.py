@@ -22,12 +22,15 @@ from windlass.checks import adapter_check
 from windlass.clock import utc_now
 from windlass.metrics import Metrics
 from windlass.plan import Delete, Plan, Situation, plan
+from windlass.reading import Reading
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.settings import Settings
 from windlass.sources.namedfiles import hash_only
 from windlass.sources.opening import open_source
 from windlass.store.base import Object, Store
+from windlass.store.moving import copy_to_file
+from windlass.store.opening import address_of
 from windlass.store.sqlite import DATABASE, SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
@@ -56,7 +59,7 @@ async def preview(path: Path | None, *, worktree: bool, settings: Settings) -> S
 
     Raises SourceUnavailableError and StoreError.
     """
-    async with _copy_of_store(settings.state / DATABASE) as store:
+    async with _copy_of_store(settings) as store:
         before = {object_.key: object_ for object_ in await store.list()}
         registry, metrics = Registry(), Metrics()
         if path is not None:
@@ -66,7 +69,7 @@ async def preview(path: Path | None, *, worktree: bool, settings: Settings) -> S
         targets = Targets(
             store,
             registry,
-            ArtifactStore(settings.state / "artifacts"),
+            ArtifactStore(settings.artifacts or settings.state / "artifacts"),
             settings.state / "targets",
             {"port": settings.serving_port},
             metrics.reconcile.backend_calls,
@@ -92,7 +95,7 @@ class _Look:
 
 async def _look(reconciler: Reconciler, object_: Object) -> _Look:
     try:
-        situation = await reconciler.situations.of(object_)
+        situation = await reconciler.situations.of(object_, Reading(reconciler.store))
     except AdapterError as error:
         return _Look(object_, error=str(error))
     return _Look(object_, situation, plan(situation))
@@ -165,10 +168,15 @@ def _leaves(value: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue]]
 
 
 @asynccontextmanager
-async def _copy_of_store(file: Path) -> AsyncIterator[Store]:
+async def _copy_of_store(settings: Settings) -> AsyncIterator[Store]:
+    address = address_of(settings)
     with tempfile.TemporaryDirectory(prefix="windlass-plan-") as folder:
         copy = Path(folder) / DATABASE
-        await asyncio.to_thread(_backup, file, copy)
+        if address is None:
+            await asyncio.to_thread(_backup, settings.state / DATABASE, copy)
+        else:
+            await (await SqliteStore.open(copy)).close()
+            await copy_to_file(address, copy)
         store = await SqliteStore.open(copy)
         try:
             yield store

@@ -18,18 +18,20 @@ from windlass.conditions import Pass
 from windlass.metrics import ReconcileMetrics
 from windlass.outcome import Acted, Draw, Result, conclude, fail, intention
 from windlass.plan import Delete, Step, plan
+from windlass.priority import Priority
 from windlass.reading import Reading
 from windlass.situations import Situations
 from windlass.store.base import (
     Claim,
     ExternalRecord,
     LeaseLostError,
+    Next,
     Object,
     Outcome,
     RecordState,
     Store,
 )
-from windlass.targets import OpenTarget, Targets
+from windlass.targets import ElsewhereError, OpenTarget, Targets
 from windlass_adapters.base import AdapterError, Create, Found, Owner, TransientError
 from windlass_schemas import Key, Reason
 
@@ -66,6 +68,9 @@ class Reconciler:
         started = time.perf_counter()
         try:
             outcome, result = await self._pass(claim, pass_)
+        except ElsewhereError as error:
+            await self.store.commit(claim, _untouched(claim.object, error.home))
+            return Result(None)
         except AdapterError as error:
             outcome, result = fail(claim.object, error, pass_, self._draw)
         except LeaseLostError:  # somebody else has the object now, and nothing was done
@@ -77,7 +82,7 @@ class Reconciler:
                 reason=Reason.UNEXPECTED,
             )
             outcome, result = fail(claim.object, unexpected, pass_, self._draw)
-        await self.store.commit(claim, outcome)
+        await self.store.commit(claim, replace(outcome, next=result.next))
         duration = time.perf_counter() - started
         self._count(claim.object, outcome, result, pass_, duration)
         _report(claim.object, outcome, result, pass_, duration)
@@ -137,6 +142,12 @@ async def _apply(target: OpenTarget, owner: Owner, step: Step) -> ExternalRecord
     return replace(
         intent, state=RecordState.CREATED, external_id=found.external.external_id, absent_since=None
     )
+
+
+def _untouched(object_: Object, home: str) -> Outcome:
+    """Nothing was done, since only the daemon on another host can do it: it is due there now."""
+    then = Next(after=0.0, priority=Priority.FOLLOW_UP, home=home)
+    return Outcome(object_.status, hold=object_.hold, next=then)
 
 
 def _report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -11,8 +12,7 @@ from windlass.bus.address import Address
 
 
 class Settings(BaseSettings):
-    """What one daemon needs to know before it starts. References to secrets at
-    most; nothing that a spec can say."""
+    """What one daemon needs to know before it starts. Nothing that a spec can say."""
 
     model_config = SettingsConfigDict(
         env_prefix="WINDLASS_", frozen=True, extra="forbid", use_attribute_docstrings=True
@@ -26,6 +26,18 @@ class Settings(BaseSettings):
     """Its port; 0 takes a free one."""
     serving_port: int = Field(default=8701, ge=0, le=65535)
     """Port of the built-in Target ``local``'s serving process; 0 takes a free one."""
+    name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=200)
+    """This daemon's name among those that share a database; each has another."""
+    database_url: SecretStr = SecretStr("")
+    """``postgresql://USER@HOST/DATABASE`` of a store that several daemons share, or ``env:NAME`` or
+    ``file:/path`` of it; empty for the embedded store in the state folder."""
+    database_password: SecretStr = SecretStr("")
+    """Its password: ``env:NAME`` or ``file:/path``. One inside the URL serves as well."""
+    lease: float = Field(default=30.0, ge=0.5, le=3600)
+    """Seconds after a daemon's last word until others take over what it works on."""
+    artifacts: Path | None = None
+    """The folder of artifacts; by default in the state folder. Daemons that share a database need
+    one folder that all of them reach."""
     workers: int = Field(default=32, ge=1, le=1024)
     """How many objects are worked on at once, over all targets."""
     stop_grace: float = Field(default=30.0, ge=0)

@@ -10,7 +10,7 @@ from windlass.dependencies import Resolution, resolve
 from windlass.plan import Dependent, Situation
 from windlass.reading import Reading
 from windlass.store.base import ExternalRecord, Object, RecordState, Store
-from windlass.targets import OpenTarget, Targets
+from windlass.targets import ElsewhereError, OpenTarget, Targets
 from windlass_adapters.base import (
     Absent,
     AdapterError,
@@ -40,18 +40,19 @@ class Situations:
         """The tag that everything of this object carries."""
         return Owner(self._store.install, object_.uid, object_.key)
 
-    async def of(self, object_: Object, reading: Reading | None = None) -> Situation:
+    async def of(self, object_: Object, reading: Reading) -> Situation:
         """Everything that a plan needs. Reads only. Raises AdapterError when there is no target."""
-        reading = reading or Reading(self._store)
         now = self._clock()
         deleting = object_.deleting_since is not None
         resolution = Resolution((), {}) if deleting else await resolve(reading, object_)
         try:
             target = await self._targets.of(object_, reading)
-        except AdapterError:
+        except ElsewhereError:
+            raise
+        except AdapterError as error:
             if deleting:
                 return await self._parting(object_, reading, now)
-            if not resolution.blockers:
+            if not resolution.blockers or error.reason is Reason.HOST_AWAY:
                 raise
             return _without_target(object_, resolution, now)
         wanted: tuple[Wanted, ...] = ()

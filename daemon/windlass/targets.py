@@ -30,6 +30,7 @@ from windlass_adapters.base import (
     Owner,
     TerminalError,
     Update,
+    WaitingError,
 )
 from windlass_schemas import (
     BUILT_IN_TARGET,
@@ -37,12 +38,19 @@ from windlass_schemas import (
     Key,
     Reason,
     Target,
-    digest_of,
 )
 
 T = TypeVar("T")
 
 _log = structlog.get_logger("windlass.targets")
+
+
+class ElsewhereError(WaitingError):
+    """The target lives on the host of another daemon, which alone can reach it."""
+
+    def __init__(self, target: str, home: str) -> None:
+        super().__init__(f"target {target} lives on the host of daemon {home}")
+        self.home = home
 
 
 class OpenTarget:
@@ -51,12 +59,14 @@ class OpenTarget:
     Calls are bounded in time, counted, and fail with one of the four classes of AdapterError only.
     """
 
-    def __init__(self, id_: str, adapter: Adapter, digest: str, calls: Counter) -> None:
+    def __init__(
+        self, id_: str, adapter: Adapter, declared: tuple[str, dict[str, JsonValue]], calls: Counter
+    ) -> None:
         self.id = id_
         """``namespace/name``."""
         self.adapter = adapter
-        self.digest = digest
-        """Of the adapter's name and parameters; another one reopens the adapter."""
+        self.declared = declared
+        """The adapter's name and parameters; others reopen the adapter."""
         self._calls = calls
         self._observer = Observer(self._ask)
 
@@ -133,20 +143,19 @@ class Targets:
         self._open: dict[str, OpenTarget] = {}
         self._opening = asyncio.Lock()
 
-    async def of(self, object_: Object, reading: Reading | None = None) -> OpenTarget:
+    async def of(self, object_: Object, reading: Reading) -> OpenTarget:
         """The target that an object names; a Target object names itself."""
         resource = object_.resource
         if isinstance(resource, Target):
             return await self.named(resource.metadata.namespace, resource.metadata.name, reading)
         return await self.named(resource.metadata.namespace, resource.spec.target, reading)
 
-    async def named(self, namespace: str, name: str, reading: Reading | None = None) -> OpenTarget:
+    async def named(self, namespace: str, name: str, reading: Reading) -> OpenTarget:
         """The target of that name, as a spec in that namespace sees it, read by ``reading``.
 
         Raises TerminalError when it is not declared, or its adapter is missing or refuses its
         parameters.
         """
-        reading = reading or Reading(self._store)
         declared = await reading.get(Key("Target", namespace, name))
         if declared is None and name == BUILT_IN_TARGET:
             namespace = DEFAULT_NAMESPACE
@@ -162,7 +171,7 @@ class Targets:
             reason=Reason.DEPENDENCY_NOT_READY,
         )
 
-    async def by_id(self, id_: str, reading: Reading | None = None) -> OpenTarget:
+    async def by_id(self, id_: str, reading: Reading) -> OpenTarget:
         """The target that a record of ours names."""
         namespace, _, name = id_.partition("/")
         return await self.named(namespace, name, reading)
@@ -175,13 +184,13 @@ class Targets:
     async def _opened(
         self, id_: str, adapter_name: str, params: Mapping[str, JsonValue]
     ) -> OpenTarget:
-        digest = digest_of([adapter_name, dict(params)])
+        declared = (adapter_name, dict(params))
         found = self._open.get(id_)
-        if found is not None and found.digest == digest:
+        if found is not None and found.declared == declared:
             return found
         async with self._opening:
             found = self._open.get(id_)
-            if found is not None and found.digest == digest:
+            if found is not None and found.declared == declared:
                 return found
             kind = self._registry.get(adapter_name)
             checked = check_fields(kind.params_model, params, "spec.params")
@@ -191,11 +200,34 @@ class Targets:
                 state=self._folder / id_,
                 artifacts=self._artifacts,
             )
-            adapter = await kind(context, checked).__aenter__()
+            unopened = kind(context, checked)
+            try:
+                await self._check_home(id_, unopened.capabilities.daemon)
+            except AdapterError:  # it has moved away
+                if self._open.pop(id_, None) is not None and found is not None:
+                    await self._close(found)
+                raise
+            adapter = await unopened.__aenter__()
             if found is not None:
                 await self._close(found)
-            self._open[id_] = OpenTarget(id_, adapter, digest, self._calls)
+            self._open[id_] = OpenTarget(id_, adapter, declared, self._calls)
             return self._open[id_]
+
+    async def _check_home(self, id_: str, daemon: str | None) -> None:
+        """Refuse a target that lives on another daemon's host. Raises WaitingError."""
+        roster = self._store.roster
+        if roster is None or daemon is None:
+            return
+        home = await roster.bind(id_, daemon)
+        if home.mine:
+            return
+        if home.alive:
+            raise ElsewhereError(id_, home.daemon)
+        raise WaitingError(
+            f"target {id_} lives on the host of daemon {home.daemon}, which is silent;"
+            " start it there, or give the target another daemon: spec.params.daemon",
+            reason=Reason.HOST_AWAY,
+        )
 
     async def _close(self, target: OpenTarget) -> None:
         try:

@@ -57,6 +57,8 @@ class WorkQueue:
         self._numbers = count()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._closed = False
+        self.on_done: Callable[[], None] = _nothing
+        """Called when a worker becomes free."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -65,6 +67,27 @@ class WorkQueue:
     def active(self) -> int:
         """How many keys are worked on now."""
         return len(self._active)
+
+    @property
+    def startable(self) -> int:
+        """How many keys wait for nothing but a worker."""
+        parked = (entry for entries in self._parked.values() for entry in entries)
+        return len(self._waiting) - sum(not entry.stale for entry in parked)
+
+    def full_lanes(self) -> list[str]:
+        """Lanes on which keys wait although there may be workers."""
+        return list(self._parked)
+
+    def drain(self) -> list[Key]:
+        """Take out all that waits, and all that waits for its time."""
+        for entry in self._waiting.values():
+            entry.stale = True
+        for timer in self._timers.values():
+            timer.cancel()
+        waiting = [*self._waiting, *self._timers]
+        self._waiting.clear()
+        self._timers.clear()
+        return waiting
 
     def delayed(self) -> int:
         """How many keys wait for their time."""
@@ -174,6 +197,7 @@ class WorkQueue:
                 break
         if not parked:
             self._parked.pop(lane, None)
+        self.on_done()
 
     def _wake(self) -> None:
         while self._idle:
@@ -190,3 +214,7 @@ class WorkQueue:
         self._timers.clear()
         while self._idle:
             self._wake()
+
+
+def _nothing() -> None:
+    """Nobody needs to know."""

@@ -49,6 +49,8 @@ class Reason(StrEnum):
     """The backend refused the new version; the old one serves on. Read the message, then change."""
     BACKEND_UNAVAILABLE = "BackendUnavailable"
     """The target does not answer. Nothing is assumed lost. Look at the target."""
+    HOST_AWAY = "HostAway"
+    """It lives on the host of a daemon that is silent. Start that daemon."""
     BACKEND_REFUSED = "BackendRefused"
     """The target refused for good. Read the message, then change the spec or the target."""
     PORT_IN_USE = "PortInUse"

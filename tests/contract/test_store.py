@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rig.postgres import Postgres, member
+from rig.postgres import Postgres, PsqlError, member
 from rig.world import SOURCE, deployment, job, model
 from windlass.store.address import Address
 from windlass.store.base import (
@@ -367,9 +367,10 @@ async def test_a_cancelled_caller_leaves_whole_transactions(store: Store) -> Non
         writing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await writing
+        await store.sources()  # its turn comes after what is still being written
+    seqs = [e.data.seq for _, e in await store.events(0, 100)]
     found = await store.get(TRAIN)
     assert found is not None
-    seqs = [e.data.seq for _, e in await store.events(0, 100)]
     assert seqs == list(range(1, found.seq + 1))
 
 
@@ -380,3 +381,29 @@ def test_a_second_process_hears_who_holds_the_state_folder(tmp_path: Path) -> No
     ):
         FolderLock(tmp_path / "windlass.lock")
     FolderLock(tmp_path / "windlass.lock").release()
+
+
+async def test_many_daemons_that_start_at_once_make_one_schema(postgres: Postgres) -> None:
+    address = Address.parse(postgres.database())
+    opened = await asyncio.gather(*(PostgresStore.open(address, member(f"d{i}")) for i in range(6)))
+    assert len({store.install for store in opened}) == 1
+    for store in opened:
+        await store.close()
+
+
+async def test_a_newer_shared_schema_is_refused(postgres: Postgres) -> None:
+    url = postgres.database()
+    await (await PostgresStore.open(Address.parse(url), member())).close()
+    postgres.execute("INSERT INTO windlass.schema_version VALUES (99)", url.rpartition("/")[2])
+    with pytest.raises(StoreError, match="start the newer version"):
+        await PostgresStore.open(Address.parse(url), member())
+
+
+async def test_shared_history_cannot_be_changed(postgres: Postgres) -> None:
+    url = postgres.database()
+    store = await PostgresStore.open(Address.parse(url), member())
+    await store.apply(snapshot(job()), NOW)
+    for statement in ("UPDATE history SET entry = ''", "DELETE FROM history", "TRUNCATE history"):
+        with pytest.raises(PsqlError, match="append-only"):
+            postgres.execute(f"SET search_path = windlass; {statement}", url.rpartition("/")[2])
+    await store.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +47,17 @@ async def caught_by(bug: Bug) -> str:
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
 async def test_the_real_kernel_passes(scenario: Scenario) -> None:
     await scenario.examine(await reference_of(scenario))
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_deliberate_bug_fits_where_it_is_put(bug: Bug) -> None:
+    """What cannot even be called would be caught for that, and not for what it does."""
+    for each in bug.patches():
+        place: Any = each  # unittest.mock names no type for what patch.object gives
+        real = getattr(place.getter(), place.attribute)
+        if inspect.isfunction(real):
+            taken, given = inspect.signature(place.new), inspect.signature(real)
+            assert len(taken.parameters) == len(given.parameters), f"{place.attribute}{given}"
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)

@@ -83,6 +83,8 @@ edits = st.sampled_from(sorted(EDITS)).flatmap(lambda f: st.tuples(st.just(f), E
 class Convergence(RuleBasedStateMachine):
     """One world, perturbed; each machine has an event loop and a folder of its own."""
 
+    kind: type[ChaosWorld] = ChaosWorld
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
@@ -100,7 +102,7 @@ class Convergence(RuleBasedStateMachine):
         chosen = next(p for p in PERSONALITIES if p is personality)
         backend = ChaosBackend(personality=chosen)
         backend.settles_after = timedelta(seconds=90) if slow else None
-        self.world = self.run(ChaosWorld.begin(self.folder, backend))
+        self.world = self.run(self.kind.begin(self.folder, backend))
         self.world.checks.append(self.watch.after_pass)
         one = self.declared.sources[SOURCES[0]]
         one.update(dict.fromkeys(KEYS, Variant()))
@@ -265,7 +267,7 @@ class Convergence(RuleBasedStateMachine):
         except Killed:
             STEPS["killed in a pass"] += 1
         old = self.world
-        await old.store.close()
+        await old.abandon()
         self.world = await old.reopened()
 
     @rule(key=keys, at=moments, source=sources, edit=edits)
@@ -317,7 +319,7 @@ class Convergence(RuleBasedStateMachine):
         with self.watch.off():
             await old.taken_over_pass(key, at, act)
         assert old.store.writes == writes, "a daemon that has lost its claim has written"
-        await old.store.close()
+        await old.abandon()
         self.world.due[key] = self.world.now
         STEPS["taken over in a pass"] += 1
 

@@ -16,6 +16,7 @@ from typing import Self
 from rig.interrupt import Interrupted
 from windlass.outcome import Result
 from windlass.store.base import LeaseLostError, Snapshot, StoreError
+from windlass.store.sqlite import SqliteStore
 from windlass_adapters.base import (
     Capabilities,
     Desired,
@@ -118,7 +119,8 @@ class ChaosWorld(World):
     async def begin(cls, folder: Path, backend: ChaosBackend) -> Self:
         """Open a world on a backend. A power cut is not what is tested: no fsync."""
         world = await cls.make(folder, backend, adapter_for(backend), inline=True)
-        world.store._db.connection.execute("PRAGMA synchronous = OFF")
+        if isinstance(world.store, SqliteStore):
+            world.store._db.connection.execute("PRAGMA synchronous = OFF")
         return world
 
     async def reopened(self) -> ChaosWorld:

@@ -52,7 +52,7 @@ PLACES: tuple[Place, ...] = (
     (SqliteStore, "claim"),
     (SqliteStore, "intend"),
     (SqliteStore, "commit"),
-    (Database, "_write_waiting"),
+    (Database, "_commit"),
     (OpenTarget, "observe"),
     (OpenTarget, "find"),
     (OpenTarget, "apply"),

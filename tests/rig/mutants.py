@@ -69,10 +69,10 @@ async def _no_intent(self: SqliteStore, claim: Claim, record: ExternalRecord, en
 
 
 async def _act_first(
-    self: reconciler.Reconciler, claim: Claim, step: Step, pass_: Pass
+    self: reconciler.Reconciler, claim: Claim, step: Step, pass_: Pass, reading: Reading
 ) -> outcome.Acted:
     owner = self.situations.owner(claim.object)
-    target = await self._targets.by_id(step.intent.target)
+    target = await self._targets.by_id(step.intent.target, reading)
     try:
         record = await reconciler._apply(target, owner, step)
     except AdapterError as error:

@@ -19,6 +19,7 @@ from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
+from rig.certificates import make_certificates
 from rig.project import free_ports
 from windlass.store.roster import Member
 
@@ -34,8 +35,9 @@ class PsqlError(Exception):
 class Postgres:
     """One server. ``running_postgres`` starts and stops it."""
 
-    def __init__(self, folder: Path, settings: Sequence[str]) -> None:
+    def __init__(self, folder: Path, settings: Sequence[str], *, tls: bool = False) -> None:
         self.folder = folder
+        self.certificates = make_certificates(folder / "tls") if tls else None
         (self.port,) = free_ports(1)
         self._data = folder / "data"
         self._settings = (
@@ -48,7 +50,17 @@ class Postgres:
         )
         self._names = (f"t{number}" for number in count(1))
         self._server: subprocess.Popen[bytes] | None = None
+        if self.certificates is not None:
+            _give_to_server(folder)
+            self._settings += (
+                "ssl=on",
+                f"ssl_cert_file={self.certificates.certificate}",
+                f"ssl_key_file={self.certificates.key}",
+            )
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "--no-sync", "-E", "UTF8")
+        if tls:  # strangers need a password and a line that nobody reads; we come by the socket
+            access = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+            (self._data / "pg_hba.conf").write_text(access)
 
     def url(self, database: str, user: str = "postgres", port: int = 0) -> str:
         """Where clients connect."""
@@ -89,15 +101,15 @@ class Postgres:
             self._server.wait(BOUND)
             self._server = None
 
-    def database(self) -> str:
-        """The URL of an empty database."""
-        name = next(self._names)
-        self.execute(f"CREATE DATABASE {name}")
+    def database(self, template: str = "template1", name: str = "") -> str:
+        """The URL of a database that is empty, or a copy."""
+        name = name or next(self._names)
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
 
     def execute(self, statement: str, database: str = "postgres", user: str = "postgres") -> str:
         """Run statements as ``psql`` does: the rows as lines, columns parted by ``|``."""
-        place = ["-h", "127.0.0.1", "-p", str(self.port), "-U", user, "-d", database]
+        place = ["-h", str(self.folder), "-p", str(self.port), "-U", user, "-d", database]
         done = subprocess.run(
             [_program("psql"), "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", *place],
             input=statement,
@@ -136,18 +148,24 @@ def _as_server_user() -> list[str]:
     return ["setpriv", f"--reuid={SERVER_USER}", f"--regid={SERVER_USER}", "--init-groups"]
 
 
+def _give_to_server(folder: Path) -> None:
+    """Files that the server must be able to read, and nobody else."""
+    if os.geteuid() == 0:
+        account = pwd.getpwnam(SERVER_USER)
+        for each in (folder, *folder.rglob("*")):
+            os.chown(each, account.pw_uid, account.pw_gid)
+
+
 @contextmanager
-def running_postgres(*settings: str, fast: bool = True) -> Iterator[Postgres]:
+def running_postgres(*settings: str, fast: bool = True, tls: bool = False) -> Iterator[Postgres]:
     """A server, gone afterwards with its folder."""
     memory = Path("/dev/shm")
     folder = Path(
         tempfile.mkdtemp(prefix="wl-pg-", dir=memory if fast and memory.is_dir() else None)
     )
-    if os.geteuid() == 0:
-        account = pwd.getpwnam(SERVER_USER)
-        os.chown(folder, account.pw_uid, account.pw_gid)
+    _give_to_server(folder)
     try:
-        server = Postgres(folder, (*(FAST if fast else ()), *settings))
+        server = Postgres(folder, (*(FAST if fast else ()), *settings), tls=tls)
         try:
             server.start()
             yield server

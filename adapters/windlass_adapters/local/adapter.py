@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar, Literal, Self
 
@@ -70,6 +71,7 @@ class LocalAdapter(Adapter, ReadsLogs, Infers):
 
     def __init__(self, context: AdapterContext, params: BaseModel) -> None:
         self._params = LocalParams.model_validate(params.model_dump())
+        self._capabilities = replace(_CAPABILITIES, daemon=self._params.daemon)
         store = context.artifacts
         self._runs = Runs(context.state / "runs", store, self._params.grace)
         self._models = ModelFolders(context.state / "models", store)
@@ -86,7 +88,7 @@ class LocalAdapter(Adapter, ReadsLogs, Infers):
 
     @property
     def capabilities(self) -> Capabilities:
-        return _CAPABILITIES
+        return self._capabilities
 
     def normalise(self, desired: Desired) -> tuple[Wanted, ...]:
         match desired.resource:

@@ -19,6 +19,9 @@ class LocalParams(Frozen):
     """Port on which models are served; 0 takes a free one."""
     python: str | None = Field(default=None, min_length=1)
     """The Python for ``.py`` entrypoints; by default the one that runs Windlass."""
+    daemon: str = ""
+    """Name of the daemon whose machine this is, where several daemons share a store; empty for
+    whichever opens the Target first."""
     grace: Duration = timedelta(seconds=10)
     """How long a program that must stop has between TERM and KILL."""
 

@@ -54,10 +54,14 @@ class Depth:
     """How many awaits after the first cut the second may come: some three passes."""
     stride: int = 1
     """Every how manieth of them; the first cut shifts which."""
+    every: int = 1
+    """Every how manieth first cut."""
 
     def for_fault(self, fault: str) -> Depth:
         """Only kills are tried in pairs, unless all is wanted: an error leaves a daemon alive."""
-        return self if fault == "killed" or self.stride == 1 else Depth(reach=0)
+        if fault == "killed" or self.stride == 1:
+            return self
+        return Depth(reach=0, every=self.every)
 
     def cuts(self, first: int) -> Iterator[tuple[int, ...]]:
         """All ways to go on after a first cut."""
@@ -84,6 +88,8 @@ class Theatre:
     name: str
     backend: Callable[[], MemoryBackend]
     adapter: Callable[[MemoryBackend], type[Adapter]] = MemoryAdapter.for_backend
+    world: type[World] = World
+    """With another store, another world."""
     _empty: bytes = field(default=b"", init=False)
     """A database with its schema and nothing in it."""
     _proven: set[object] = field(default_factory=set, init=False)
@@ -99,7 +105,7 @@ class Theatre:
                 self._empty = (folder / "empty.db").read_bytes()
             (folder / DATABASE).write_bytes(self._empty)
             backend = self.backend()
-            world = await World.make(folder, backend, self.adapter(backend), inline=True)
+            world = await self.world.make(folder, backend, self.adapter(backend), inline=True)
             world.checks.append(check_truthful)
             try:
                 with _silence():
@@ -132,7 +138,7 @@ class Theatre:
             await story.act(world)
         reference = await self.tell(story, Cut())
         ran = 0
-        for first in range(whole.steps):
+        for first in range(0, whole.steps, depth.every):
             for at in depth.cuts(first):
                 cut = Cut(at, FAULTS[fault]())
                 try:

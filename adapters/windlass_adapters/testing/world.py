@@ -6,30 +6,49 @@ Tests declare documents, let passes run until nothing is left to do, and look at
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from windlass.controller import STORE_RETRY
 from windlass.metrics import Metrics, ReconcileMetrics
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
-from windlass.store.base import Applied, Document, Fault, Object, Snapshot, StoreError
+from windlass.store.base import (
+    Applied,
+    Document,
+    Fault,
+    Object,
+    Snapshot,
+    Store,
+    StoreError,
+)
 from windlass.store.sqlite import DATABASE, SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Adapter, State
 from windlass_adapters.testing.adapter import MemoryAdapter
 from windlass_adapters.testing.backend import MemoryBackend
+from windlass_adapters.testing.steppedstore import SteppedStore
 from windlass_adapters.testing.stepping import Cut, InlineExecutor, Killed
 from windlass_schemas import CloudEvent, Condition, Key
 
 SOURCE = "folder:/specs"
 MOST_PASSES = 2000
 """Passes until something that should come is given up: a kernel that turns in circles."""
+
+
+class KitStore(Store, Protocol):
+    """A store that can say how much was written."""
+
+    @property
+    @abstractmethod
+    def writes(self) -> int:
+        """How much of what is known has changed; the same number means that nothing has."""
 
 
 @cache
@@ -56,7 +75,7 @@ class World:
     """Where passes are killed or disturbed."""
     checks: list[Callable[[World], Awaitable[None]]] = field(default_factory=list)
     """Asked after every pass."""
-    store: SqliteStore = field(init=False)
+    store: KitStore = field(init=False)
     targets: Targets = field(init=False)
     reconciler: Reconciler = field(init=False)
     deaf: frozenset[int] = frozenset()
@@ -85,8 +104,7 @@ class World:
 
     async def _open(self) -> None:
         """Start a daemon's kernel on the state that there is. Everything is looked at once."""
-        executor = self._executor if self.inline else None
-        self.store = await SqliteStore.open(self.folder / DATABASE, executor)
+        self.store = await self._open_store()
         self.targets = Targets(
             self.store,
             Registry({"local": self.adapter}),
@@ -100,6 +118,17 @@ class World:
         )
         self.due = {object_.key: self.now for object_ in await self.store.list()}
 
+    async def _open_store(self) -> KitStore:
+        """The store under test: the embedded one."""
+        file = self.folder / DATABASE
+        if self.inline:
+            return await SteppedStore.open(file, self._executor)
+        return await SqliteStore.open(file)
+
+    async def abandon(self) -> None:
+        """The daemon is dead: nothing of its store goes on."""
+        await self.store.close()
+
     async def close(self) -> None:
         """Stop, as a daemon does that is told to."""
         await self.targets.close()
@@ -108,7 +137,7 @@ class World:
 
     async def kill(self) -> Self:
         """The daemon dies and another one starts on the same state and backend."""
-        await self.store.close()
+        await self.abandon()
         self.deaths += 1
         await self._open()
         return self

@@ -11,7 +11,16 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from windlass.api.runtime import Runtime
-from windlass.api.views import CheckView, Facts, Readiness, SourceList, view_source
+from windlass.api.views import (
+    CheckView,
+    DaemonList,
+    DaemonView,
+    Facts,
+    Readiness,
+    SourceList,
+    view_daemon,
+    view_source,
+)
 from windlass.clock import utc_now
 
 
@@ -51,6 +60,15 @@ def routes(runtime: Runtime) -> APIRouter:
             sources=tuple(view_source(state) for state in states), notes=tuple(runtime.notes())
         )
 
+    async def colleagues() -> tuple[DaemonView, ...]:
+        roster = runtime.store.roster
+        return tuple(view_daemon(each) for each in await roster.colleagues()) if roster else ()
+
+    @router.get("/api/v1/daemons")
+    async def daemons() -> DaemonList:
+        """The daemons that share the store."""
+        return DaemonList(daemons=await colleagues())
+
     @router.get("/api/v1/doctor")
     async def facts() -> Facts:
         """What ``windlass doctor`` wants to know."""
@@ -63,6 +81,7 @@ def routes(runtime: Runtime) -> APIRouter:
             serving_port=runtime.settings.serving_port,
             checks=checks(),
             notes=tuple(runtime.notes()),
+            daemons=await colleagues(),
         )
 
     return router

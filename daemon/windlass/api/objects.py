@@ -62,7 +62,7 @@ def _reading(router: APIRouter, runtime: Runtime) -> None:
     one = "/objects/{kind}/{namespace}/{name}"
 
     def view(found: Object) -> ObjectView:
-        return view_object(found, pending=runtime.pending(found.key), now=utc_now())
+        return view_object(found, pending=found.due or runtime.pending(found.key), now=utc_now())
 
     @router.get("/objects")
     async def list_objects(kind: str | None = None, namespace: str | None = None) -> ObjectList:

@@ -5,12 +5,14 @@ Imports no web framework, so that client commands start fast.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic.alias_generators import to_camel
 
 from windlass.store.base import Entry, Object, SourceState
+from windlass.store.roster import Colleague
 from windlass_schemas import CloudEvent, Status, dump_resource
 
 
@@ -182,6 +184,34 @@ class Facts(View):
     serving_port: int
     checks: tuple[CheckView, ...]
     notes: tuple[str, ...]
+    daemons: tuple[DaemonView, ...] = ()
+    """All that share the store; none where a daemon works alone."""
+
+
+class DaemonView(View):
+    """One of the daemons that share a store."""
+
+    name: str
+    host: str
+    pid: int
+    version: str
+    workers: int
+    started_at: datetime
+    until: datetime
+    """When it stops counting as alive unless it says another word, or stopped."""
+    alive: bool
+    held: int
+    """Objects that it works on."""
+    leases: tuple[str, ...]
+    """What it alone does: ``source:...`` follows a source, ``outbox`` publishes events."""
+    targets: tuple[str, ...]
+    """Targets whose resources live on its host."""
+
+
+class DaemonList(View):
+    """In the order of their names; none where a daemon works alone."""
+
+    daemons: tuple[DaemonView, ...]
 
 
 class SuspendBody(View):
@@ -234,6 +264,11 @@ def suspension_of(found: Object, now: datetime) -> str:
     if found.suspended or declared is None:
         return found.suspended
     return declared.reason if declared.until is None or declared.until > now else ""
+
+
+def view_daemon(found: Colleague) -> DaemonView:
+    """The view of a daemon."""
+    return DaemonView.model_validate(asdict(found))
 
 
 def view_entry(entry: Entry) -> HistoryEntry:

@@ -17,7 +17,7 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Literal
 
-from windlass.api.views import Facts
+from windlass.api.views import DaemonView, Facts
 from windlass.cli.client import Client
 from windlass.cli.failure import ExitCode, Failure
 from windlass.cli.settings import settings_from
@@ -168,8 +168,19 @@ def _daemon(server: str, facts: Facts) -> Iterator[Finding]:
     for check in facts.checks:
         name = "_".join(check.name.split())
         yield Finding("ok" if check.ok else "fail", f"daemon:{name}", check.message)
+    for each in facts.daemons:
+        yield _colleague(each)
     for said in facts.notes:
         yield Finding("warn", "daemon-note", said)
+
+
+def _colleague(found: DaemonView) -> Finding:
+    name = "_".join(f"shares:{found.name}".split())
+    if found.alive:
+        return Finding("ok", name, f"on {found.host}, works on {found.held}")
+    lives = f"; what is on {', '.join(found.targets)} waits for it" if found.targets else ""
+    since = found.until.isoformat(timespec="seconds")
+    return Finding("warn", name, f"silent since {since}{lives}: start it on {found.host}")
 
 
 def _port(name: str, host: str, port: int, *, held: bool) -> Finding:

@@ -10,7 +10,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel
 
-from windlass.api.views import EventList, HistoryList, ObjectList, ObjectView
+from windlass.api.views import DaemonList, EventList, HistoryList, ObjectList, ObjectView
 from windlass.cli import rows
 from windlass.cli.client import Client, NotFoundError, path_of
 from windlass.cli.description import describe_object
@@ -22,6 +22,8 @@ from windlass_schemas import Key
 Stream = Literal["stdout", "stderr"]
 Output = Literal["wide", "json", "yaml"]
 PAGE = 500
+DAEMONS = ("daemon", "daemons")
+"""What ``get`` lists besides objects."""
 
 
 def dumped(value: BaseModel, output: Literal["json", "yaml"]) -> str:
@@ -39,6 +41,9 @@ def get(
     """``windlass get``."""
     if watch and output == "yaml":
         raise Failure("-w does not go with -o yaml", "use -o json: one object a line")
+    if selector in DAEMONS:
+        _daemons(client, output)
+        return
     kind, key = parse_selector(selector)
     views = _read(client, kind, key, namespace)
     table = Table(
@@ -58,6 +63,16 @@ def get(
         note(f"no {kind or 'object'} is declared" + (f" in {namespace}" if namespace else ""))
     if watch:
         _watch(client, kind, key, namespace, table, output)
+
+
+def _daemons(client: Client, output: Output | None) -> None:
+    found = client.get("/api/v1/daemons", DaemonList)
+    if output == "json" or output == "yaml":
+        raw(dumped(found, output))
+    elif found.daemons:
+        Table(rows.DAEMON_COLUMNS, [rows.daemon_row(each) for each in found.daemons]).show()
+    else:
+        note("this daemon works alone, on its own store; see WINDLASS_DATABASE_URL")
 
 
 def _read(

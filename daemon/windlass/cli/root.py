@@ -116,6 +116,19 @@ def up(
 
 
 @app.command()
+def migrate(
+    to: Annotated[
+        str, typer.Option("--to", metavar="URL", help="postgresql://USER@HOST/DATABASE, empty.")
+    ],
+    state: State = None,
+) -> None:
+    """Move the embedded store to PostgreSQL, for several daemons. The old file stays as it is."""
+    from windlass.cli.moving import migrate
+
+    migrate(to, state)
+
+
+@app.command()
 def validate(
     path: Annotated[Path, typer.Argument(help="A folder with specs.")] = Path(),
     as_json: Json = False,
@@ -151,7 +164,7 @@ def get(
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with each change.")] = False,
     server: Server = SERVER,
 ) -> None:
-    """List objects and how they are."""
+    """List objects and how they are; ``get daemons`` lists the daemons that share the store."""
     from windlass.cli.looking import get
 
     with _daemon(server) as client:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from windlass.api.views import HistoryEntry, LoggedEvent, ObjectView
+from windlass.api.views import DaemonView, HistoryEntry, LoggedEvent, ObjectView
 from windlass.cli.terminal import age, clock_time
 from windlass_schemas import Condition, Key
 
 OBJECT_COLUMNS = ("KIND/NAME", "READY", "SYNC", "HEALTH", "REASON", "AGE")
 WIDE_COLUMNS = ("GENERATION", "REVISION", "SOURCE")
 EVENT_COLUMNS = ("TIME", "KIND/NAME", "CONDITION", "STATUS", "REASON", "MESSAGE")
+DAEMON_COLUMNS = ("NAME", "ALIVE", "HOST", "PID", "VERSION", "HELD", "AGE", "DOES")
 HISTORY_COLUMNS = ("TIME", "GEN", "REVISION", "AUTHOR", "ACTION", "RESULT", "SECONDS", "MESSAGE")
 
 
@@ -96,4 +97,19 @@ def history_row(entry: HistoryEntry) -> tuple[str, ...]:
         entry.result,
         f"{entry.duration:.3f}",
         entry.message,
+    )
+
+
+def daemon_row(found: DaemonView) -> tuple[str, ...]:
+    """One daemon as a row; last, what only it does."""
+    does = [*found.leases, *(f"target:{target}" for target in found.targets)]
+    return (
+        "_".join(found.name.split()),
+        "True" if found.alive else "False",
+        found.host,
+        str(found.pid),
+        found.version,
+        str(found.held),
+        age(found.started_at),
+        " ".join(does) or "-",
     )

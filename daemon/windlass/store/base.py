@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Protocol
 
 from windlass.priority import Priority
+from windlass.store.roster import Roster
 from windlass_adapters.base import External, Wanted
 from windlass_schemas import (
     Artifact,
@@ -218,6 +219,8 @@ class Object:
     """Number of the last event of this object."""
     author: str = ""
     """Who declared this generation."""
+    due: bool = field(default=False, compare=False)
+    """Whether a daemon works on it or may begin to; only a store that is shared knows it."""
 
 
 @dataclass(frozen=True)
@@ -345,6 +348,8 @@ class Store(Protocol):
 
     install: str
     """Id of this installation, made when the store is made."""
+    roster: Roster | None = None
+    """This daemon's place among those that share the store; None where only one can use it."""
 
     @abstractmethod
     async def apply(self, snapshot: Snapshot, now: datetime) -> Applied:

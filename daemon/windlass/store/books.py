@@ -24,6 +24,7 @@ from windlass.store.base import (
     Snapshot,
     SourceState,
     Store,
+    Transfer,
 )
 from windlass.store.declaring import declare, entry_row
 from windlass.store.hearing import hear, retake
@@ -112,6 +113,9 @@ class Books(Store, Inbox):
     async def _wake(self, at: Transaction, keys: Sequence[Key], priority: Priority) -> None:
         """These are due, and what stands on them."""
 
+    async def _revisit(self, at: Transaction, source: str) -> None:
+        """Whoever follows that source is to declare its set again."""
+
     async def _prepare(self, at: Transaction, claim: Claim, outcome: Outcome) -> None:
         """Let only the claim's holder write; say when the object is due again, and who else."""
         await self._guard(at, claim)
@@ -183,6 +187,8 @@ class Books(Store, Inbox):
     async def request(self, request: Request, now: datetime) -> tuple[Key, ...]:
         async def work(at: Transaction) -> tuple[Key, ...]:
             keys = await ask(at, request, now)
+            if isinstance(request, Transfer):
+                await self._revisit(at, request.to)
             await self._wake(at, keys, Priority.EDIT)
             return keys
 

@@ -1,22 +1,27 @@
-"""A SQLite file with one thread of its own, in which whole transactions run.
+"""A SQLite file: one connection that does one thing at a time, in the order in which it is asked.
 
 WAL with synchronous=FULL: what has returned survives a power cut. A cancelled caller leaves its
-transaction whole: done, or not begun. Writes that wait at the same time are committed together,
-each in a savepoint: they share the one slow thing, the disk's word that it has them.
+transaction whole: done, or not begun.
+
+- A write is a few statements on the caller's thread, which take less time than handing them to
+  another one does. Only the commit, the disk's word that it has them, is waited for in a thread.
+  What is written while the disk is busy is committed together, each write in a savepoint.
+- Work that may take long runs as a whole in that thread.
+- A few rows by their key are read at once, over a second connection: WAL keeps readers and writers
+  apart.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from windlass.store.base import StoreError
 from windlass.store.queries import load_migrations, load_queries
@@ -26,16 +31,31 @@ T = TypeVar("T")
 Value = str | int | None
 
 
+TOGETHER = 32
+"""Writes in one commit, at most: the first do not wait for all of a crowd."""
+
+
+class Look(Protocol):
+    """Asks one of the named statements."""
+
+    def __call__(self, statement: str, /, **values: Value) -> list[sqlite3.Row]: ...
+
+
 class Database:
     """The connection, its thread, and the named statements."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: Executor) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, reader: sqlite3.Connection, thread: Executor
+    ) -> None:
         self.connection = connection
+        self._reader = reader
         self._thread = thread
         self._sql = load_queries("sqlite")
         self._closed = False
-        self._waiting: list[_Write] = []
-        self._guard = threading.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Work[Any]] = deque()
+        self._busy = False
+        """Whether the thread has the connection."""
 
     @classmethod
     async def open(cls, file: Path, thread: Executor | None = None) -> Database:
@@ -48,8 +68,9 @@ class Database:
         loop = asyncio.get_running_loop()
         try:
             connection = await loop.run_in_executor(thread, _connect, file)
-            database = cls(connection, thread)
-            await database.run(_migrate, connection)
+            await loop.run_in_executor(thread, _migrate, connection)
+            reader = await loop.run_in_executor(thread, _connect, file)
+            await loop.run_in_executor(thread, reader.execute, "PRAGMA query_only = ON")
         except (sqlite3.Error, OSError) as error:
             thread.shutdown(wait=False)
             raise StoreError(
@@ -59,56 +80,78 @@ class Database:
         except StoreError:
             thread.shutdown(wait=False)
             raise
-        return database
+        return cls(connection, reader, thread)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one piece of blocking work in the thread. Raises StoreError for a failed write."""
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._thread, lambda: work(*args, **kwargs))
-        except sqlite3.OperationalError as error:
-            raise _refusal(error) from error
+        return await self._ask(partial(work, *args, **kwargs), quick=False)
 
     async def write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run one transaction, in one commit with those that wait now. Raises StoreError.
+        """Run one short transaction, in one commit with those that wait now. Raises StoreError.
 
         ``work`` uses ``transaction``. Whether it succeeds has nothing to do with the others; that
         the disk takes the commit has.
         """
-        future: Future[T] = Future()
+        return await self._ask(partial(work, *args, **kwargs), quick=True)
 
-        def attempt() -> Callable[[], None]:
-            try:
-                result = work(*args, **kwargs)
-            except BaseException as error:  # given to whoever waits for it
-                return partial(future.set_exception, error)
-            return partial(future.set_result, result)
-
-        with self._guard:
-            self._waiting.append(_Write(attempt, future.set_exception))
-            first = len(self._waiting) == 1
-        if first:
-            self._thread.submit(self._write_waiting)
+    async def _ask(self, work: Callable[[], T], *, quick: bool) -> T:
+        answer: asyncio.Future[T] = self._loop.create_future()
+        self._waiting.append(_Work(quick, work, answer))
+        self._go_on()
         try:
-            return await asyncio.shield(asyncio.wrap_future(future))
+            return await answer
         except sqlite3.OperationalError as error:
             raise _refusal(error) from error
 
+    def _go_on(self) -> None:
+        """Begin what waits longest, unless something is under way."""
+        while self._waiting and not self._busy:
+            if self._waiting[0].quick:
+                self._write_waiting()
+            else:
+                work = self._waiting.popleft()
+                self._leave_to_thread([work], work.do)
+
     def _write_waiting(self) -> None:
-        """One commit for all that wait. Nobody hears of a success before the disk has it."""
-        with self._guard:
-            waiting, self._waiting = self._waiting, []
-        answers: list[Callable[[], None]] = []
+        """Take the writes that wait, and have them committed as one."""
+        taken: list[_Work[Any]] = []
         try:
-            with self.transaction():
-                for write in waiting:
-                    answers.append(write.attempt())
-                    if not self.connection.in_transaction:
-                        raise sqlite3.OperationalError("the disk is full or failed")  # noqa: TRY301
+            self.connection.execute("BEGIN IMMEDIATE")
+            while self._waiting and self._waiting[0].quick and len(taken) < TOGETHER:
+                taken.append(self._waiting.popleft())
+                taken[-1].do()
+                if not self.connection.in_transaction:
+                    raise sqlite3.OperationalError("the disk is full or failed")  # noqa: TRY301
         except BaseException as error:
-            answers = [partial(write.fail, error) for write in waiting]
-        for answer in answers:
-            answer()
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            for work in taken or [self._waiting.popleft()]:
+                work.fail(error)
+        else:
+            self._leave_to_thread(taken, self._commit)
+
+    def _commit(self) -> None:
+        """In the thread. Nobody hears of a success before the disk has it."""
+        try:
+            self.connection.execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:  # a full disk has rolled back already
+                self.connection.execute("ROLLBACK")
+            raise
+
+    def _leave_to_thread(self, works: Sequence[_Work[Any]], do: Callable[[], None]) -> None:
+        """Let the thread have the connection; then tell those who wait for it, and go on."""
+        self._busy = True
+
+        def tell(done: Future[None]) -> None:
+            self._busy = False
+            for work in works:
+                work.tell(done.exception())
+            self._go_on()
+
+        self._thread.submit(do).add_done_callback(
+            lambda done: self._loop.call_soon_threadsafe(tell, done)
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -130,21 +173,59 @@ class Database:
         found: sqlite3.Row | None = self.connection.execute(self._sql[statement], values).fetchone()
         return found
 
+    @contextmanager
+    def look(self) -> Iterator[Look]:
+        """Read as of one moment, at once: for a few rows by their key. Raises StoreError."""
+        try:
+            self._reader.execute("BEGIN")
+            try:
+                yield self._look
+            finally:
+                self._reader.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"the database cannot be read ({error}); look at its disk") from error
+
+    def _look(self, statement: str, /, **values: Value) -> list[sqlite3.Row]:
+        return self._reader.execute(self._sql[statement], values).fetchall()
+
     async def close(self) -> None:
         """Close the file and end the thread. Closing again does nothing."""
         if not self._closed:
             self._closed = True
+            self._reader.close()
             await self.run(self.connection.close)
             self._thread.shutdown(wait=False)
 
 
-@dataclass(frozen=True)
-class _Write:
-    """A transaction that waits for its turn."""
+class _Work(Generic[T]):
+    """Something that waits for its turn, and whoever waits for what comes of it."""
 
-    attempt: Callable[[], Callable[[], None]]
-    """Do it inside the open transaction; the answer for whoever waits, to give after the commit."""
-    fail: Callable[[BaseException], None]
+    def __init__(self, quick: bool, work: Callable[[], T], answer: asyncio.Future[T]) -> None:
+        self.quick = quick
+        """Whether it is a short write."""
+        self._work = work
+        self._answer = answer
+        self._error: BaseException | None = None
+
+    def do(self) -> None:
+        """Do it, and keep what came of it."""
+        try:
+            self._result = self._work()
+        except BaseException as error:  # given to whoever waits for it
+            self._error = error
+
+    def fail(self, error: BaseException) -> None:
+        """It came to nothing, whatever it did."""
+        if not self._answer.done():  # nobody waits any more
+            self._answer.set_exception(error)
+
+    def tell(self, error: BaseException | None) -> None:
+        """Say what came of it; with ``error``, that it came to nothing."""
+        error = error or self._error
+        if error is not None:
+            self.fail(error)
+        elif not self._answer.done():
+            self._answer.set_result(self._result)
 
 
 def _refusal(error: sqlite3.Error) -> StoreError:

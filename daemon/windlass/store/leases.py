@@ -37,8 +37,19 @@ class Leases(Roster):
         self._clock = clock
 
     def values(self, **values: Argument) -> dict[str, Argument]:
-        """With the time and this daemon's name, which most statements ask for."""
-        return {"at": self._clock() if self._clock else None, "me": self.name, **values}
+        """With the time, and who we are, which most statements ask for."""
+        return {
+            "at": self._clock() if self._clock else None,
+            "name": self.name,
+            "incarnation": self.incarnation,
+            "me": self.me,
+            **values,
+        }
+
+    @property
+    def me(self) -> str:
+        """This start of this daemon: what leases belong to."""
+        return f"{self.name}/{self.incarnation}"
 
     async def _rows(self, statement: str, **values: Argument) -> Sequence[Mapping[str, object]]:
         return await self._db.rows(statement, **self.values(**values))
@@ -65,7 +76,7 @@ class Leases(Roster):
         await self._rows("free")
 
     async def beat(self) -> int:
-        found = await self._rows("beat", lease=self.lease, incarnation=self.incarnation)
+        found = await self._rows("beat", lease=self.lease)
         if not found:
             raise LeaseLostError(f"another daemon named {self.name!r} has started; stop this one")
         return _number(found[0], "held")
@@ -76,7 +87,7 @@ class Leases(Roster):
                 Key.parse(_text(row, "key")),
                 _text(row, "lane"),
                 Priority(_number(row, "priority")),
-                _text(row, "before"),
+                _text(row, "before").rpartition("/")[0],
             )
             for row in await self._rows("take", room=room, full=list(full))
         ]
@@ -148,7 +159,7 @@ class Leases(Roster):
     async def leave(self) -> None:
         await self._rows("free")
         await self._rows("free_leases")
-        await self._rows("retire", incarnation=self.incarnation)
+        await self._rows("retire")
         await self._rows("notify", what="due")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import cache
@@ -54,14 +54,16 @@ class Database:
         self._application = application
         self.asked = 0
         """Statements so far."""
-        self.errors = 0
-        """Times that the database could not do its work."""
+        self.on_error: Callable[[], None] = _nothing
+        """Called each time that the database could not do its work."""
         self.trouble = ""
         """Why the last statement came to nothing; empty when it came to something."""
 
     @classmethod
-    async def open(cls, address: Address, application: str, idle: timedelta) -> Database:
-        """Connect, and bring the schema up to date.
+    async def open(
+        cls, address: Address, application: str, idle: timedelta, *, migrate: bool = True
+    ) -> Database:
+        """Connect, and bring the schema up to date, or refuse one that is not.
 
         A transaction that does nothing for ``idle`` is ended by the server, so that a daemon that
         is stopped in the middle of one holds nobody up. Raises StoreError.
@@ -73,7 +75,7 @@ class Database:
         database = cls(address, pool, application)
         try:
             async with database.connection() as connection:
-                await _migrate(connection)
+                await _migrate(connection, allowed=migrate)
         except BaseException:
             pool.terminate()
             raise
@@ -90,7 +92,7 @@ class Database:
                 yield connection
         except StoreError as error:
             if isinstance(error, AwayError):
-                self.errors += 1
+                self.on_error()
                 self.trouble = str(error)
             raise
         else:
@@ -130,6 +132,10 @@ class Database:
     def terminate(self) -> None:
         """Drop all connections at once, as a killed process does."""
         self._pool.terminate()
+
+
+def _nothing() -> None:
+    """Nobody counts."""
 
 
 class AwayError(StoreError):
@@ -233,13 +239,18 @@ def _words(error: BaseException) -> str:
     )
 
 
-async def _migrate(connection: asyncpg.Connection) -> None:
+async def _migrate(connection: asyncpg.Connection, *, allowed: bool) -> None:
     """Run the migrations that the schema has not seen, forward only, one daemon at a time."""
     migrations = load_migrations("postgres")
     newest = migrations[-1][0]
     version = await _version(connection)
     if version == newest:
         return
+    if version < newest and not allowed:
+        raise StoreError(
+            f"the database has schema {version} and this windlass needs {newest};"
+            " start its daemon, or run windlass migrate"
+        )
     if version < newest:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATING)
@@ -267,8 +278,12 @@ async def _run_migrations(
 
 
 async def _version(connection: asyncpg.Connection) -> int:
-    """Of the schema; 0 while there is none."""
-    if await connection.fetchval("SELECT to_regclass('schema_version')") is None:
+    """Of the schema; 0 while there is none.
+
+    The catalogue is asked as a table: what ``to_regclass`` knows can be older than the lock.
+    """
+    there = "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'schema_version'"
+    if await connection.fetchval(there, SCHEMA) is None:
         return 0
     found: int | None = await connection.fetchval("SELECT max(version) FROM schema_version")
     return found or 0

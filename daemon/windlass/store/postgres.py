@@ -14,7 +14,7 @@ from windlass.store.base import Claim, LeaseLostError, Outcome, StoreError
 from windlass.store.books import Books
 from windlass.store.leases import Leases
 from windlass.store.pool import Argument, Database, Session
-from windlass.store.roster import Member
+from windlass.store.roster import Member, source_lease
 from windlass.store.statements import T, Transaction, Work
 from windlass_schemas import Key
 
@@ -24,9 +24,9 @@ NEVER = timedelta(days=36500)
 class PostgresStore(Books):
     """State in one database. Build with ``open``; ``roster`` is this daemon's place in it."""
 
-    def __init__(self, database: Database, roster: Leases) -> None:
+    def __init__(self, database: Database, leases: Leases) -> None:
         self._db = database
-        self.roster = roster
+        self.roster = self._leases = leases
         self.install = ""
         self.writes = 0
         """Transactions that changed what is known. Leases and times do not count."""
@@ -46,7 +46,7 @@ class PostgresStore(Books):
             await database.rows("put_meta", key="install", value=uuid.uuid4().hex)
             (found,) = await database.rows("get_meta", key="install")
             store.install = str(found["value"])
-            await store.roster.join()
+            await store._leases.join()
         except BaseException:
             database.terminate()
             raise
@@ -63,11 +63,11 @@ class PostgresStore(Books):
         return self._db
 
     async def claim(self, key: Key) -> Claim | None:
-        row = await self._one("claimed", key=str(key), me=self.roster.name)
+        row = await self._one("claimed", key=str(key), me=self._leases.me)
         if row is None:
-            if not await self.roster.lease_one(key):
+            if not await self._leases.lease_one(key):
                 return None
-            row = await self._one("claimed", key=str(key), me=self.roster.name)
+            row = await self._one("claimed", key=str(key), me=self._leases.me)
         if row is None:
             return None
         return Claim(rows.object_of(row), rows.number(row, "token"), rows.number(row, "asked"))
@@ -99,12 +99,12 @@ class PostgresStore(Books):
 
     async def _admit(self, at: Session, source: str) -> None:
         """Only the newest daemon of this name may, and for a source only who follows it."""
-        row = await at.one("admit", me=self.roster.name)
-        if row is None or row["incarnation"] != self.roster.incarnation:
+        row = await at.one("admit", name=self._leases.name)
+        if row is None or row["incarnation"] != self._leases.incarnation:
             raise LeaseLostError("another daemon has this name now; stop this one")
         if not source:
             return
-        held = await at.rows("hold", self.roster.values(lease=source_lease(source)))
+        held = await at.rows("hold", self._leases.values(lease=source_lease(source)))
         if not held:
             found = await at.one("holder", lease=source_lease(source))
             owner = found["owner"] if found else "another daemon"
@@ -113,17 +113,20 @@ class PostgresStore(Books):
     async def _wake(self, at: Transaction, keys: Sequence[Key], priority: Priority) -> None:
         session = _session(at)
         if keys:
-            await session.rows("begin", self.roster.values())
+            await session.rows("begin", self._leases.values())
             said = [str(key) for key in keys]
-            await session.rows("wake", self.roster.values(keys=said, priority=priority))
+            await session.rows("wake", self._leases.values(keys=said, priority=priority))
             await at.one("notify", what="due")
+
+    async def _revisit(self, at: Transaction, source: str) -> None:
+        await at.one("revisit", id=source)
 
     async def _prepare(self, at: Transaction, claim: Claim, outcome: Outcome) -> None:
         """Lock in the order of the keys all that is written to, so that passes never cross."""
         session, then = _session(at), outcome.next
         if outcome.finalized:  # a source may be about to declare it again
             await at.one("lock_declared")
-        near = self.roster.values(
+        near = self._leases.values(
             key=str(claim.object.key),
             keys=[str(key) for key in then.wake],
             priority=Priority.FOLLOW_UP,
@@ -147,7 +150,7 @@ class PostgresStore(Books):
     def _settlement(self, claim: Claim, outcome: Outcome) -> dict[str, Argument]:
         then = outcome.next
         after = NEVER if then.after is None else timedelta(seconds=then.after)
-        return self.roster.values(
+        return self._leases.values(
             uid=claim.object.uid,
             token=claim.token,
             asked=claim.asked,
@@ -155,11 +158,6 @@ class PostgresStore(Books):
             after=after,
             priority=then.priority,
         )
-
-
-def source_lease(source: str) -> str:
-    """The lease of whoever follows a source."""
-    return f"source:{source}"
 
 
 def _session(at: Transaction) -> Session:

@@ -21,6 +21,19 @@ LEASE = timedelta(seconds=30)
 """How long a daemon counts as alive after its last word."""
 
 
+_SOURCE = "source:"
+
+
+def source_lease(source: str) -> str:
+    """The lease of whoever follows a source."""
+    return f"{_SOURCE}{source}"
+
+
+def source_of(lease: str) -> str:
+    """The source that a lease is for; empty when it is for something else."""
+    return lease.removeprefix(_SOURCE) if lease.startswith(_SOURCE) else ""
+
+
 @dataclass(frozen=True)
 class Member:
     """What a daemon says of itself."""

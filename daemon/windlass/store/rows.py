@@ -130,6 +130,7 @@ def object_of(row: Row) -> Object:
         externals=_records_of(optional_text(row, "records")),
         hold=_HOLD.validate_json(hold) if hold else None,
         seq=number(row, "seq") if row["seq"] is not None else 0,
+        due=bool(row.get("due")),
     )
 
 

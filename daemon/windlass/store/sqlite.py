@@ -7,9 +7,10 @@ import uuid
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
-from windlass.store.base import Claim, LeaseLostError
+from windlass.store import rows
+from windlass.store.base import Claim, LeaseLostError, Object
 from windlass.store.books import Books
 from windlass.store.database import Database
 from windlass.store.recording import TakenError
@@ -31,7 +32,7 @@ class SqliteStore(Books):
         self._token = 0
 
     @classmethod
-    async def open(cls, file: Path, thread: Executor | None = None) -> SqliteStore:
+    async def open(cls, file: Path, thread: Executor | None = None) -> Self:
         """Open or make the file. Arguments and StoreError are as for ``Database.open``."""
         store = cls(await Database.open(file, thread))
         try:
@@ -55,6 +56,16 @@ class SqliteStore(Books):
     def writes(self) -> int:
         """How many rows were written since the file was opened."""
         return self._db.connection.total_changes
+
+    async def get(self, key: Key) -> Object | None:
+        with self._db.look() as look:
+            found = look("object_by_key", key=str(key))
+        return rows.object_of(dict(found[0])) if found else None
+
+    async def dependents(self, key: Key) -> Sequence[Key]:
+        with self._db.look() as look:
+            found = look("dependents", key=str(key))
+        return [Key.parse(row["from_key"]) for row in found]
 
     async def claim(self, key: Key) -> Claim | None:
         found = await self.get(key)
@@ -103,8 +114,8 @@ class _Thread(Transaction):
         return [dict(row) for row in self._db.all(statement, **values)]
 
     async def many(self, statement: str, rows: Sequence[Mapping[str, Value]], /) -> None:
-        for row in rows:
-            self._db.one(statement, **row)
+        for values in rows:
+            self._db.one(statement, **values)
 
 
 def _running(work: Work[T], at: Transaction) -> Coroutine[None, None, T]:

@@ -18,8 +18,13 @@ CREATE TABLE daemon (
     started_at  TIMESTAMPTZ NOT NULL,
     until       TIMESTAMPTZ NOT NULL
 );
-CREATE FUNCTION alive(who TEXT, at TIMESTAMPTZ) RETURNS boolean LANGUAGE sql STABLE AS
+CREATE FUNCTION awake(who TEXT, at TIMESTAMPTZ) RETURNS boolean LANGUAGE sql STABLE AS
 $$ SELECT EXISTS (SELECT 1 FROM daemon WHERE name = who AND until > at) $$;
+-- Leases belong to one start of a daemon: `name/incarnation`.
+CREATE FUNCTION alive(owner TEXT, at TIMESTAMPTZ) RETURNS boolean LANGUAGE sql STABLE AS
+$$ SELECT EXISTS (SELECT 1 FROM daemon WHERE name || '/' || incarnation = owner AND until > at) $$;
+CREATE FUNCTION who(owner TEXT) RETURNS text LANGUAGE sql IMMUTABLE AS
+$$ SELECT regexp_replace(owner, '/[0-9]+$', '') $$;
 
 -- What one daemon at a time may do: follow a source, publish the outbox.
 CREATE TABLE lease (
@@ -146,7 +151,7 @@ SELECT d.key, d.kind, d.namespace, d.name, d.source, d.revision, d.generation,
        ready ->> 'status' AS ready,
        ready ->> 'reason' AS reason,
        ready ->> 'message' AS message,
-       a.owner AS daemon, a.next_at
+       who(a.owner) AS daemon, a.next_at
 FROM desired d
 LEFT JOIN object o USING (uid)
 LEFT JOIN agenda a USING (uid)

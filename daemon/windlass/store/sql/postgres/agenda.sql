@@ -1,8 +1,9 @@
 -- How daemons share the work. `:at` is the time for tests that own it; else the server's clock counts.
+-- `:name` is this daemon, `:me` is this start of it (`name/incarnation`): leases belong to a start.
 
 -- name: register
 INSERT INTO daemon (name, home, host, pid, version, workers, started_at, until)
-VALUES (:me, :home, :host, :pid, :version, :workers, coalesce(:at, now()),
+VALUES (:name, :home, :host, :pid, :version, :workers, coalesce(:at, now()),
         coalesce(:at, now()) + :lease::interval)
 ON CONFLICT (name) DO UPDATE
 SET home = excluded.home, host = excluded.host, pid = excluded.pid, version = excluded.version,
@@ -12,19 +13,19 @@ WHERE daemon.home = excluded.home OR daemon.until <= coalesce(:at, now())
 RETURNING incarnation
 
 -- name: daemon
-SELECT name, home, host, pid, incarnation, until FROM daemon WHERE name = :me
+SELECT name, home, host, pid, incarnation, until FROM daemon WHERE name = :name
 
 -- name: beat
 UPDATE daemon SET until = coalesce(:at, now()) + :lease::interval
-WHERE name = :me AND incarnation = :incarnation
+WHERE name = :name AND incarnation = :incarnation
 RETURNING (SELECT count(*) FROM agenda WHERE owner = :me) AS held
 
 -- name: retire
-UPDATE daemon SET until = coalesce(:at, now()) WHERE name = :me AND incarnation = :incarnation
+UPDATE daemon SET until = coalesce(:at, now()) WHERE name = :name AND incarnation = :incarnation
 RETURNING name
 
 -- name: free
-WITH mine AS (SELECT uid FROM agenda WHERE owner = :me ORDER BY key FOR UPDATE)
+WITH mine AS (SELECT uid FROM agenda WHERE who(owner) = :name ORDER BY key FOR UPDATE)
 UPDATE agenda a SET owner = '', token = token + 1 FROM mine WHERE a.uid = mine.uid
 
 -- name: give_back
@@ -34,14 +35,14 @@ WITH mine AS (
 UPDATE agenda a SET owner = '', token = token + 1 FROM mine WHERE a.uid = mine.uid
 
 -- name: free_leases
-UPDATE lease SET owner = '' WHERE owner = :me
+UPDATE lease SET owner = '' WHERE who(owner) = :name
 
 -- name: daemons
 SELECT d.name, d.host, d.pid, d.version, d.workers, d.started_at, d.until,
        d.until > coalesce(:at, now()) AS alive,
-       (SELECT count(*) FROM agenda a WHERE a.owner = d.name) AS held,
+       (SELECT count(*) FROM agenda a WHERE a.owner = d.name || '/' || d.incarnation) AS held,
        (SELECT coalesce(array_agg(l.name ORDER BY l.name), '{}') FROM lease l
-        WHERE l.owner = d.name) AS leases,
+        WHERE l.owner = d.name || '/' || d.incarnation) AS leases,
        (SELECT coalesce(array_agg(b.target ORDER BY b.target), '{}') FROM binding b
         WHERE b.daemon = d.name) AS targets
 FROM daemon d
@@ -56,13 +57,13 @@ WHERE lease.owner = excluded.owner OR NOT alive(lease.owner, coalesce(:at, now()
 RETURNING owner
 
 -- name: holder
-SELECT owner FROM lease WHERE name = :lease
+SELECT who(owner) AS owner FROM lease WHERE name = :lease
 
 -- name: lock_declared
 SELECT pg_advisory_xact_lock(87013001)
 
 -- name: admit
-SELECT incarnation FROM daemon WHERE name = :me
+SELECT incarnation FROM daemon WHERE name = :name
 
 -- name: begin
 INSERT INTO agenda (uid, key, lane, next_at)
@@ -133,8 +134,9 @@ WITH due AS (
     SELECT a.uid, a.owner AS before FROM agenda a
     WHERE a.next_at <= coalesce(:at, now())
       AND (a.owner = '' OR NOT alive(a.owner, coalesce(:at, now())))
-      AND (a.home IN ('', :me) OR NOT alive(a.home, coalesce(:at, now())))
+      AND (a.home IN ('', :name) OR NOT awake(a.home, coalesce(:at, now())))
       AND NOT (a.lane = ANY(:full::text[]))
+      AND EXISTS (SELECT 1 FROM daemon WHERE name = :name AND incarnation = :incarnation)
     ORDER BY a.priority, a.next_at
     LIMIT :room
     FOR UPDATE SKIP LOCKED
@@ -148,8 +150,9 @@ UPDATE agenda a SET owner = :me, token = token + 1
 WHERE a.uid = (
     SELECT b.uid FROM agenda b
     WHERE b.key = :key
+      AND EXISTS (SELECT 1 FROM daemon WHERE name = :name AND incarnation = :incarnation)
       AND (b.owner = '' OR NOT alive(b.owner, coalesce(:at, now())))
-      AND (b.home IN ('', :me) OR NOT alive(b.home, coalesce(:at, now())))
+      AND (b.home IN ('', :name) OR NOT awake(b.home, coalesce(:at, now())))
     FOR UPDATE SKIP LOCKED
 )
 RETURNING a.token
@@ -157,14 +160,14 @@ RETURNING a.token
 -- name: next_due
 SELECT extract(epoch FROM min(next_at) - coalesce(:at, now()))::float8 AS seconds
 FROM agenda
-WHERE owner = '' AND home IN ('', :me)
+WHERE owner = '' AND home IN ('', :name)
 
 -- name: bind
 INSERT INTO binding (target, daemon)
-VALUES (:target, CASE WHEN :host = '' THEN :me ELSE :host END)
+VALUES (:target, CASE WHEN :host = '' THEN :name ELSE :host END)
 ON CONFLICT (target) DO UPDATE
 SET daemon = CASE WHEN :host = '' THEN binding.daemon ELSE :host END
-RETURNING daemon, alive(daemon, coalesce(:at, now())) AS alive
+RETURNING daemon, awake(daemon, coalesce(:at, now())) AS alive
 
 -- name: notify
 SELECT pg_notify('windlass', :what)

@@ -82,8 +82,9 @@ UPDATE source SET blocked = '[]' WHERE id = :id
 SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.revision, d.author,
        d.path, d.line, d.created_at, d.generation_at, d.deleting_since, d.prune, d.faults, d.conflict,
        d.suspended, d.sync_token, o.status, o.hold, o.seq,
-       (SELECT json_agg(record ORDER BY position)::text FROM external e WHERE e.uid = d.uid) AS records
-FROM desired d LEFT JOIN object o ON o.uid = d.uid
+       (SELECT json_agg(record ORDER BY position)::text FROM external e WHERE e.uid = d.uid) AS records,
+       (a.owner <> '' OR a.next_at <= now())::int AS due
+FROM desired d LEFT JOIN object o ON o.uid = d.uid LEFT JOIN agenda a ON a.uid = d.uid
 WHERE (:kind::text IS NULL OR d.kind = :kind)
   AND (:namespace::text IS NULL OR d.namespace = :namespace)
 ORDER BY d.kind COLLATE "C", d.namespace COLLATE "C", d.name COLLATE "C"
@@ -92,8 +93,9 @@ ORDER BY d.kind COLLATE "C", d.namespace COLLATE "C", d.name COLLATE "C"
 SELECT d.key, d.uid, d.generation, d.digest, d.resource, d.files, d.source, d.revision, d.author,
        d.path, d.line, d.created_at, d.generation_at, d.deleting_since, d.prune, d.faults, d.conflict,
        d.suspended, d.sync_token, o.status, o.hold, o.seq,
-       (SELECT json_agg(record ORDER BY position)::text FROM external e WHERE e.uid = d.uid) AS records
-FROM desired d LEFT JOIN object o ON o.uid = d.uid
+       (SELECT json_agg(record ORDER BY position)::text FROM external e WHERE e.uid = d.uid) AS records,
+       (a.owner <> '' OR a.next_at <= now())::int AS due
+FROM desired d LEFT JOIN object o ON o.uid = d.uid LEFT JOIN agenda a ON a.uid = d.uid
 WHERE d.key = :key
 
 -- name: claimed
