@@ -32,6 +32,7 @@ from windlass.bus.base import Bus
 from windlass.bus.events import AmqpBus
 from windlass.bus.intake import SpecIntake
 from windlass.bus.local import LocalBus
+from windlass.bus.signing import Publishers, PublishersError
 from windlass.bus.snapshots import Snapshots
 from windlass.bus.wiring import Links
 from windlass.checks import adapter_check
@@ -123,6 +124,9 @@ class Daemon(Runtime):
     def enqueue(self, keys: Iterable[Key]) -> None:
         self.controller.enqueue(keys)
 
+    async def transferred(self, to: str) -> None:
+        await self.controller.transferred(to)
+
     def pending(self, key: Key) -> bool:
         return self.controller.pending(key)
 
@@ -166,7 +170,7 @@ def run(path: Path | None, worktree: bool, settings: Settings) -> int:
     log.configure(sys.stderr, json=not sys.stderr.isatty())
     try:
         asyncio.run(_run(path, worktree, settings))
-    except (StoreError, SourceUnavailableError, PortUnavailableError) as error:
+    except (StoreError, SourceUnavailableError, PortUnavailableError, PublishersError) as error:
         raise StartError(str(error)) from error
     except BaseExceptionGroup as group:
         lost = group.subgroup(LeaseLostError)
@@ -199,6 +203,7 @@ async def _compose(path: Path | None, worktree: bool, settings: Settings) -> Asy
     """Put a daemon together; on the way out close adapters, then the store."""
     registry, metrics = Registry(), Metrics()
     artifacts = ArtifactStore(settings.artifacts or settings.state / "artifacts")
+    trust = Publishers.read(settings.amqp_publishers) if settings.amqp_publishers else None
     keep, check = artifacts.put_stream, adapter_check(registry)
     sources: list[Source] = []
     if path is not None:
@@ -214,7 +219,7 @@ async def _compose(path: Path | None, worktree: bool, settings: Settings) -> Asy
     )
     try:
         daemon = Daemon(settings, store, targets, registry, sources, metrics)
-        daemon.connect(MessageReader(keep, check), store)
+        daemon.connect(MessageReader(keep, check, trust), store)
         yield daemon
     finally:
         await targets.close()
