@@ -22,6 +22,7 @@ from contextlib import (
     suppress,
 )
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -29,12 +30,7 @@ from windlass import log
 from windlass.api.runtime import Check, Runtime
 from windlass.api.server import PortUnavailableError, bind, create_app, serve
 from windlass.bus.base import Bus
-from windlass.bus.events import AmqpBus
-from windlass.bus.intake import SpecIntake
 from windlass.bus.local import LocalBus
-from windlass.bus.signing import Publishers, PublishersError
-from windlass.bus.snapshots import Snapshots
-from windlass.bus.wiring import Links
 from windlass.checks import adapter_check
 from windlass.controller import Controller
 from windlass.metrics import Metrics
@@ -43,7 +39,7 @@ from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.settings import Settings
 from windlass.sources.base import Source, SourceUnavailableError
-from windlass.sources.messages import MessageReader
+from windlass.sources.messages import MessageReader, Trust
 from windlass.sources.opening import open_source
 from windlass.store.base import LeaseLostError, Object, Store, StoreError
 from windlass.store.inbox import Inbox
@@ -53,6 +49,9 @@ from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Adapter
 from windlass_schemas import Key
+
+if TYPE_CHECKING:
+    from windlass.bus.wiring import Links
 
 LOCK = "windlass.lock"
 GARBAGE = (50_000, 20, 20)
@@ -85,8 +84,7 @@ class Daemon(Runtime):
         self._targets = targets
         self._registry = registry
         self._sources = sources
-        self._amqp = AmqpBus(metrics.bus) if settings.amqp is not None else None
-        self._bus: Bus = self._amqp or LocalBus()
+        self._bus: Bus = LocalBus() if settings.amqp is None else _amqp_bus(metrics)
         self.links: Links | None = None
         reconciler = Reconciler(store, targets, self._metrics.reconcile)
         self.controller = Controller(reconciler, targets, sources, self._bus, self._metrics)
@@ -101,12 +99,14 @@ class Daemon(Runtime):
 
     def connect(self, reader: MessageReader, inbox: Inbox) -> None:
         """Take part in what goes over the broker, if there is one."""
-        if self._amqp is None or self._settings.amqp is None:
+        if self._settings.amqp is None:
             return
+        from windlass.bus.wiring import connect
+
         metrics = self._metrics.bus
-        intake = SpecIntake(reader, self.controller.hear, self._store.install, metrics)
-        snapshots = Snapshots(self._store, metrics)
-        self.links = Links(self._settings.amqp, intake, self._amqp, snapshots, metrics)
+        self.links = connect(
+            self._settings.amqp, self._bus, reader, self.controller.hear, self._store, metrics
+        )
         self.controller.listen(inbox, self.links.intake.run)
 
     @property
@@ -163,6 +163,25 @@ class Daemon(Runtime):
         return self._bus.subscribe()
 
 
+def _amqp_bus(metrics: Metrics) -> Bus:
+    """The client library is loaded by those who have a broker."""
+    from windlass.bus.events import AmqpBus
+
+    return AmqpBus(metrics.bus)
+
+
+def _trust(settings: Settings) -> Trust | None:
+    """Who may publish specs. Raises StartError."""
+    if settings.amqp_publishers is None:
+        return None
+    from windlass.bus.signing import Publishers, PublishersError
+
+    try:
+        return Publishers.read(settings.amqp_publishers)
+    except PublishersError as error:
+        raise StartError(str(error)) from error
+
+
 def run(path: Path | None, worktree: bool, settings: Settings) -> int:
     """Run a daemon until it is told to stop; its exit code. Raises StartError."""
     # What is read stays: looking for garbage in it every 700 allocations costs a third of a start.
@@ -170,7 +189,7 @@ def run(path: Path | None, worktree: bool, settings: Settings) -> int:
     log.configure(sys.stderr, json=not sys.stderr.isatty())
     try:
         asyncio.run(_run(path, worktree, settings))
-    except (StoreError, SourceUnavailableError, PortUnavailableError, PublishersError) as error:
+    except (StoreError, SourceUnavailableError, PortUnavailableError) as error:
         raise StartError(str(error)) from error
     except BaseExceptionGroup as group:
         lost = group.subgroup(LeaseLostError)
@@ -203,7 +222,7 @@ async def _compose(path: Path | None, worktree: bool, settings: Settings) -> Asy
     """Put a daemon together; on the way out close adapters, then the store."""
     registry, metrics = Registry(), Metrics()
     artifacts = ArtifactStore(settings.artifacts or settings.state / "artifacts")
-    trust = Publishers.read(settings.amqp_publishers) if settings.amqp_publishers else None
+    trust = _trust(settings)
     keep, check = artifacts.put_stream, adapter_check(registry)
     sources: list[Source] = []
     if path is not None:

@@ -68,6 +68,7 @@ class Session:
         self._lost: asyncio.Future[str] = loop.create_future()
         self._queues: dict[str, int] = {}
         """What is consumed, and how many messages it has given so far."""
+        self._tags: dict[str, str] = {}
         self._idle_at: dict[str, int] = {}
         self._probe_channel: AbstractChannel | None = None
         self.under_way = 0
@@ -126,14 +127,21 @@ class Session:
         """Have every message of a queue given to ``take``, and watch that they come."""
 
         async def taken(message: AbstractIncomingMessage) -> None:
-            self._queues[name] += 1
+            if name in self._queues:
+                self._queues[name] += 1
             await take(message)
 
         self._queues[name] = 0
         async with asyncio.timeout(CALL):
             queue = await channel.get_queue(name, ensure=False)
-            await queue.consume(taken)
+            self._tags[name] = await queue.consume(taken)
         return queue
+
+    async def leave(self, queue: AbstractQueue) -> None:
+        """Take nothing more from a queue."""
+        self._queues.pop(queue.name, None)
+        async with asyncio.timeout(CALL):
+            await queue.cancel(self._tags.pop(queue.name))
 
     async def until_lost(self) -> None:
         """Watch, without end. Raises LinkLostError."""
@@ -150,7 +158,7 @@ class Session:
             async with asyncio.timeout(CALL):
                 if self._probe_channel is None:
                     self._probe_channel = await self._connection.channel()
-                for name in self._queues:
+                for name in list(self._queues):
                     found = await self._probe_channel.declare_queue(name, passive=True)
                     self._judge(name, found.declaration_result)
         except TimeoutError:
@@ -159,6 +167,8 @@ class Session:
             self.lose(f"the broker refused the probe: {error}")
 
     def _judge(self, name: str, found: object) -> None:
+        if name not in self._queues:
+            return
         consumers = getattr(found, "consumer_count", None) or 0
         waiting = getattr(found, "message_count", None) or 0
         if not consumers:

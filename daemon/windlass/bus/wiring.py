@@ -9,12 +9,14 @@ import asyncio
 from collections.abc import Sequence
 
 from windlass.bus.address import Address
+from windlass.bus.base import Bus
 from windlass.bus.events import AmqpBus
-from windlass.bus.intake import SpecIntake
+from windlass.bus.intake import Hear, SpecIntake
 from windlass.bus.link import Link, LinkState
 from windlass.bus.snapshots import Snapshots
 from windlass.metrics import BusMetrics
-from windlass.store.base import LeaseLostError
+from windlass.sources.messages import MessageReader
+from windlass.store.base import LeaseLostError, Store
 
 
 class Links:
@@ -46,6 +48,20 @@ class Links:
         async with asyncio.TaskGroup() as group:
             for link in self._outward:
                 group.create_task(link.run())
+
+
+def connect(
+    address: Address,
+    bus: Bus,
+    reader: MessageReader,
+    hear: Hear,
+    store: Store,
+    metrics: BusMetrics,
+) -> Links:
+    """Everything that one daemon has to do with a broker; nothing is connected yet."""
+    assert isinstance(bus, AmqpBus)
+    intake = SpecIntake(reader, hear, store.install, metrics)
+    return Links(address, intake, bus, Snapshots(store, metrics), metrics)
 
 
 class _Counting:

@@ -20,16 +20,21 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
 from starlette.applications import Starlette
 
+from windlass.bus.address import Address
 from windlass.serving.admin import Admin
 from windlass.serving.deployments import Deployments
 from windlass.serving.front import Front, Limits
 from windlass.serving.metrics import Metrics
 from windlass.serving.process import Folder, StartError, public_socket
+
+if TYPE_CHECKING:
+    from windlass.serving.bus import InferenceBus
 
 STOP_GRACE = 30
 """Seconds that requests under way get at a stop."""
@@ -90,13 +95,27 @@ async def serve(folder: Folder, host: str, port: int) -> None:
         servers = HttpServer(front.app(), public), HttpServer(admin.app(), private)
         for server in servers:
             tasks.create_task(server.run_until_stopped())
+        bus = _bus(front, deployments)
+        answering = tasks.create_task(bus.run()) if bus is not None else None
         await stop.wait()
+        if answering is not None:
+            answering.cancel()
         log.info("stopping", grace=STOP_GRACE)
         for server in servers:
             server.should_exit = True
         deployments.cancel()
     folder.withdraw()
     log.info("stopped")
+
+
+def _bus(front: Front, deployments: Deployments) -> InferenceBus | None:
+    """What the environment says of a broker; an argument would show its password to everybody."""
+    address = Address.from_environment()
+    if address is None:
+        return None
+    from windlass.serving.bus import InferenceBus  # most processes have no broker
+
+    return InferenceBus(address, front.infer, lambda: [each.name for each in deployments.all()])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -139,6 +139,24 @@ class Front:
                 deployment.count(code)
         return response
 
+    async def infer(
+        self, name: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """One request that came by another way than HTTP: (status, headers, body)."""
+        started = time.perf_counter()
+        self._metrics.request_started()
+        deployment = self._deployments.get(name)
+        code = 500
+        try:
+            response = await self._answered_of(name, None, headers, body)
+            code = response.status_code
+        finally:
+            seconds = time.perf_counter() - started
+            self._metrics.request_ended(deployment.name if deployment else "", code, seconds)
+            if deployment is not None:
+                deployment.count(code)
+        return code, dict(response.headers), bytes(response.body)
+
     async def _admitted(self, request: Request) -> Response:
         if self._under_way >= self._limits.under_way:
             return self._busy(f"{self._under_way} requests are waiting already; try again")
@@ -155,11 +173,19 @@ class Front:
             return self._too_slow()
         if isinstance(body, Response):
             return body
-        json_length = _json_length(request.headers)
+        # Looked up after the body has come, which may take long: the newest version answers.
+        name, version = request.path_params["name"], request.path_params.get("version")
+        return await self._answered_of(name, version, request.headers, body)
+
+    async def _answered_of(
+        self, name: str, version: str | None, headers: Mapping[str, str], body: bytes
+    ) -> Response:
+        if len(body) > self._limits.body:
+            return _too_large(self._limits.body)
+        json_length = _json_length(headers)
         if isinstance(json_length, Response):
             return json_length
-        # Looked up after the body has come, which may take long: the newest version answers.
-        found = self._find(request)
+        found = self._found(name, version)
         if isinstance(found, Response):
             return found
         deployment, served = found
@@ -170,8 +196,11 @@ class Front:
         return _response(answer)
 
     def _find(self, request: Request) -> tuple[Deployment, Served] | Response:
-        """The version in force, or the answer that says why there is none."""
         name, version = request.path_params["name"], request.path_params.get("version")
+        return self._found(name, version)
+
+    def _found(self, name: str, version: str | None) -> tuple[Deployment, Served] | Response:
+        """The version in force, or the answer that says why there is none."""
         deployment = self._deployments.get(name)
         if deployment is None:
             known = ", ".join(each.name for each in self._deployments.all()) or "none"
