@@ -80,7 +80,7 @@ class BusDaemon:
 @asynccontextmanager
 async def bus_daemon(
     folder: Path,
-    url: str,
+    url: str | Address,
     *,
     sources: tuple[Source, ...] = (),
     trust: Trust | None = None,
@@ -100,7 +100,8 @@ async def bus_daemon(
     reader = MessageReader(artifacts.put_stream, trust=trust)
     intake = SpecIntake(reader, controller.hear, store.install, metrics.bus)
     snapshots = Snapshots(store, metrics.bus)
-    links = Links(Address(url), intake, bus, snapshots, metrics.bus)
+    address = Address(url) if isinstance(url, str) else url
+    links = Links(address, intake, bus, snapshots, metrics.bus)
     controller.listen(store, links.intake.run)
     made = BusDaemon(controller, store, backend, metrics, links)
     try:

@@ -25,8 +25,8 @@ INFER = "windlass.infer"
 """Exchange (direct) of inference requests; the routing key is the Deployment."""
 
 PREFIX = "windlass."
-REPLIES = "windlass.reply."
-"""Named reply queues start so. No other queue of ours is ever replied to."""
+THEIRS = ("windlass.reply.", "windlass.subscriber.")
+"""Named queues of publishers and subscribers start so. Nothing else of ours is ever replied to."""
 
 DELIVERY_LIMIT = 20
 """Deliveries after which the broker itself dead-letters what kills every daemon that takes it."""
@@ -85,4 +85,4 @@ REQUESTS_QUEUE = Queue(
 
 def is_answerable(reply_to: str) -> bool:
     """Whether an answer may go to that queue: nobody may have us write into our own queues."""
-    return not reply_to.startswith(PREFIX) or reply_to.startswith(REPLIES)
+    return not reply_to.startswith(PREFIX) or reply_to.startswith(THEIRS)
