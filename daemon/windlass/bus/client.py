@@ -24,7 +24,7 @@ from windlass.bus.saying import read_said
 from windlass.sources.base import SourceUnavailableError
 from windlass_schemas import DEFAULT_NAMESPACE, Key
 
-Spec = Mapping[str, JsonValue] | str | PathLike[str]
+Spec = Mapping[str, object] | str | PathLike[str]
 """One document, or the path of a file or folder with documents."""
 
 
@@ -36,15 +36,14 @@ def publish(
     revision: int | None = None,
     url: str | None = None,
     wait: float | None = None,
-) -> list[Answer | None]:
+) -> list[Answer]:
     """Publish specs; returns when the broker has them all.
 
     ``files`` are what documents that are given as mappings name, by path; what a file names is
     read beside it. ``delete`` names objects (``Job/train``) to withdraw. ``source`` is who
     publishes (``WINDLASS_PUBLISH_SOURCE``), ``revision`` rises with each change (the time, by
     itself), ``url`` is the broker (``WINDLASS_AMQP_URL``). With ``wait``, seconds, the daemon's
-    answers come back in order: ``answer.ok``, ``answer.verdict``, ``answer.faults``; else None for
-    each.
+    answers come back in order: ``answer.ok``, ``answer.verdict``, ``answer.faults``; else the list is empty.
 
     Raises PublishError, ValueError for a document or key that cannot be read, and TimeoutError when
     no daemon has answered in time. What was published stays published then.
@@ -59,7 +58,7 @@ async def publish_said(
     revision: int | None,
     url: str | None,
     wait: float | None,
-) -> list[Answer | None]:
+) -> list[Answer]:
     """The same for what was read already."""
     address = Address(url) if url else Address.from_environment()
     if address is None:
@@ -69,7 +68,7 @@ async def publish_said(
     async with connected(address, source, signer_from_environment(source)) as publisher:
         ids = [await publisher.publish(each, revision) for each in said]
         if wait is None:
-            return [None for _ in ids]
+            return []
         async with asyncio.timeout(wait):
             return [await publisher.answer(id_, wait) for id_ in ids]
 
@@ -80,7 +79,7 @@ async def _said(
     said: list[Said] = []
     for spec in specs:
         if isinstance(spec, Mapping):
-            said.append(Said(_key_of(spec), spec, files))
+            said.append(Said(_key_of(spec), cast("Mapping[str, JsonValue]", spec), files))
             continue
         try:
             read = await read_said(Path(spec))
@@ -92,9 +91,9 @@ async def _said(
     return said + [Said(Key.parse(name), None) for name in delete]
 
 
-def _key_of(document: Mapping[str, JsonValue]) -> Key:
+def _key_of(document: Mapping[str, object]) -> Key:
     metadata = document.get("metadata")
-    named = cast("Mapping[str, JsonValue]", metadata) if isinstance(metadata, dict) else {}
+    named = metadata if isinstance(metadata, Mapping) else {}
     namespace = named.get("namespace", DEFAULT_NAMESPACE)
     return Key.parse(f"{document.get('kind')}/{namespace}/{named.get('name')}")
 
