@@ -43,7 +43,7 @@ def publish(
     read beside it. ``delete`` names objects (``Job/train``) to withdraw. ``source`` is who
     publishes (``WINDLASS_PUBLISH_SOURCE``), ``revision`` rises with each change (the time, by
     itself), ``url`` is the broker (``WINDLASS_AMQP_URL``). With ``wait``, seconds, the daemon's
-    answers come back in order: ``answer.ok``, ``answer.verdict``, ``answer.faults``; else the list is empty.
+    answers come back in order: ``answer.ok``, ``answer.verdict``, ``answer.faults``; else none do.
 
     Raises PublishError, ValueError for a document or key that cannot be read, and TimeoutError when
     no daemon has answered in time. What was published stays published then.
