@@ -70,6 +70,11 @@ lock: ## resolve pyproject.toml into requirements/*.txt (needs uv; UPGRADE=--upg
 	@cp requirements/dev.txt requirements/run.txt
 	@$(UV) $(COMPILE) --extra build --extra quickstart -o requirements/run.txt
 
+.PHONY: proto
+proto: install-dev ## generate the gRPC messages from their .proto file
+	@cd daemon && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
+		windlass/serving/grpc_v2/inference.proto
+
 .PHONY: clean
 clean: ## remove .venv and caches; .windlass, the state, stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

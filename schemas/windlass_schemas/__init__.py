@@ -1,7 +1,17 @@
 """The words of Windlass as values: keys, kinds, conditions, events. Pure data, no I/O."""
 
 from windlass_schemas.base import Frozen, canonical_json, digest_of
-from windlass_schemas.deployment import MODEL_ARTIFACT, Deployment, DeploymentSpec
+from windlass_schemas.deployment import (
+    MODEL_ARTIFACT,
+    Autoscaling,
+    Canary,
+    Deployment,
+    DeploymentSpec,
+    Resources,
+    Rollout,
+    Shadow,
+    Stabilisation,
+)
 from windlass_schemas.events import (
     CONDITION_EVENT,
     DELETED_EVENT,
@@ -53,6 +63,8 @@ __all__ = [
     "REFUSED_EVENT",
     "UNREAD",
     "Artifact",
+    "Autoscaling",
+    "Canary",
     "CloudEvent",
     "Condition",
     "ConditionData",
@@ -76,7 +88,11 @@ __all__ = [
     "Reason",
     "Reference",
     "Resource",
+    "Resources",
+    "Rollout",
+    "Shadow",
     "Signature",
+    "Stabilisation",
     "Status",
     "Suspend",
     "Sync",

@@ -23,10 +23,13 @@ from windlass_schemas.metadata import Metadata
 from windlass_schemas.model import JobOutput
 from windlass_schemas.policy import Policy
 from windlass_schemas.references import Reference
-from windlass_schemas.scalars import Duration, Name, RelativePath
+from windlass_schemas.scalars import Duration, Name, RelativePath, inside_source
 from windlass_schemas.target import BUILT_IN_TARGET
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
+
+IMAGE_SUFFIX = ".sif"
+"""What the name of an image ends in that is a file beside the document."""
 
 _WORD = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
 _ENV = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
@@ -48,6 +51,46 @@ def _environment_name(value: str) -> str:
 
 Word = Annotated[str, AfterValidator(_word)]
 EnvironmentName = Annotated[str, AfterValidator(_environment_name)]
+
+
+def _indices(value: str) -> str:
+    for part in value.split(","):
+        first, _, last = part.partition("-")
+        if last and int(last) < int(first):
+            raise ValueError(f"{part} counts down; write {last}-{first}")
+    return value
+
+
+class JobArray(Frozen):
+    """One run of many elements, told apart by ``WINDLASS_ARRAY_INDEX``."""
+
+    indices: Annotated[
+        str,
+        Field(pattern=r"^[0-9]{1,7}(-[0-9]{1,7})?(,[0-9]{1,7}(-[0-9]{1,7})?)*$", max_length=2000),
+        AfterValidator(_indices),
+    ]
+    """Which indices, for example ``0-99`` or ``0-9,20``."""
+    limit: StrictInt | None = Field(default=None, ge=1)
+    """How many elements may run at once; as many as there is room for, when absent."""
+
+    def numbers(self) -> tuple[int, ...]:
+        """Every index once, in order."""
+        found: set[int] = set()
+        for part in self.indices.split(","):
+            first, _, last = part.partition("-")
+            found.update(range(int(first), int(last or first) + 1))
+        return tuple(sorted(found))
+
+
+def _image(value: str) -> str:
+    if not value.isprintable() or value != value.strip() or value.startswith("-"):
+        raise ValueError("must be a path or an address, without blanks around it")
+    return value if _is_elsewhere(value) else inside_source(value)
+
+
+def _is_elsewhere(image: str) -> bool:
+    """Whether an image is a path on the target or an address, not a file beside the document."""
+    return image.startswith("/") or "://" in image or not image.endswith(IMAGE_SUFFIX)
 
 
 class JobInput(Frozen):
@@ -80,6 +123,10 @@ class JobSpec(Frozen):
     """More files and folders beside the document that the script needs."""
     python: str | None = Field(default=None, min_length=1)
     """The Python for a ``.py`` entrypoint; by default the one that runs Windlass."""
+    image: Annotated[str, AfterValidator(_image)] | None = Field(default=None, min_length=1)
+    """The container: a path on the target, a ``.sif`` file beside the document, or an address."""
+    array: JobArray | None = None
+    """Run many elements of it side by side."""
     params: dict[Word, Scalar] = {}
     """Reach the script as ``--name value`` arguments and as ``WINDLASS_PARAM_NAME``."""
     env: dict[EnvironmentName, str] = {}
@@ -120,10 +167,17 @@ class JobSpec(Frozen):
                 found.append(Reference(key, f"{field}.model", MODEL_ARTIFACT))
         return tuple(found)
 
+    @property
+    def image_file(self) -> str | None:
+        """The image, when it is a file beside the document."""
+        return None if self.image is None or _is_elsewhere(self.image) else self.image
+
     def named_files(self) -> tuple[tuple[str, str], ...]:
         """(field, path) of the files and folders beside the document that the spec names."""
         found = [("spec.entrypoint", self.entrypoint)] if self.entrypoint else []
         found += [(f"spec.files[{i}]", path) for i, path in enumerate(self.files)]
+        if self.image_file is not None:
+            found.append(("spec.image", self.image_file))
         for name, source in self.inputs.items():
             if source.file is not None:
                 found.append((f"spec.inputs.{name}.file", source.file))

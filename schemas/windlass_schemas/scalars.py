@@ -65,7 +65,8 @@ Digest = Annotated[
 ]
 
 
-def _inside_source(value: str) -> str:
+def inside_source(value: str) -> str:
+    """Refuse a path that is not inside its folder. Raises ValueError."""
     path = PurePosixPath(value)
     if not value or path.is_absolute() or ".." in path.parts or "\0" in value or "\\" in value:
         raise ValueError("must be a relative path inside the folder; no '..', no leading '/'")
@@ -74,7 +75,7 @@ def _inside_source(value: str) -> str:
     return str(path)
 
 
-RelativePath = Annotated[str, AfterValidator(_inside_source)]
+RelativePath = Annotated[str, AfterValidator(inside_source)]
 
 
 def _pointer(value: str) -> str:

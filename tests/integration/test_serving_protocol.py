@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import socket
 import statistics
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +34,7 @@ SAMPLES: dict[str, list[object]] = {
     "UINT32": [0, 2**32 - 1],
     "UINT64": [0, 2**64 - 1],
     "FP16": [0.5, -65504.0],
-    "FP32": [0.25, -3.4028234663852886e38],
+    "FP32": [0.25, -3.4028235e38],
     "FP64": [0.1, 1.7976931348623157e308],
 }
 
@@ -130,7 +132,7 @@ class TestTritonclient:
 
     def test_it_reads_the_metadata(self, calls: dict[str, object]) -> None:
         assert isinstance(calls["server"], dict)
-        assert calls["server"]["extensions"] == ["binary_tensor_data"]
+        assert "binary_tensor_data" in calls["server"]["extensions"]
         assert isinstance(calls["model"], dict)
         assert calls["model"]["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
 
@@ -148,6 +150,26 @@ class TestTritonclient:
     def test_its_defaults_work(self, calls: dict[str, object]) -> None:
         assert isinstance(calls["expected"], dict)
         assert calls["default"] == calls["expected"]["FP32"]
+
+    def test_every_way_of_sending_gives_the_same(self, calls: dict[str, object]) -> None:
+        assert isinstance(calls["expected"], dict)
+        row, whole = calls["expected"]["FP32"], calls["expected"]["INT64"]
+        ways = ("version 1", "packed request", "packed answer", "aio")
+        assert [calls[way] for way in ways] == [row] * 4
+        assert [calls[way] for way in ("bytes to json", "json to bytes")] == [whole] * 2
+        assert calls["at once"] == 8
+
+    def test_it_reads_configuration_statistics_and_index(self, calls: dict[str, object]) -> None:
+        config, statistics, index = (calls[name] for name in ("config", "statistics", "index"))
+        assert isinstance(config, dict)
+        assert isinstance(statistics, dict)
+        assert isinstance(index, list)
+        assert config["max_batch_size"] == 32
+        assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [2]}]
+        (stats,) = statistics["model_stats"]
+        assert stats["inference_count"] >= stats["inference_stats"]["success"]["count"] > 0
+        states = {entry["name"]: entry["state"] for entry in index}
+        assert (states["fp32"], states["broken"]) == ("READY", "UNAVAILABLE")
 
     def test_its_errors_carry_the_status_and_the_words(self, calls: dict[str, object]) -> None:
         assert calls["wrong shape"] == [
@@ -218,10 +240,37 @@ class TestWrongRequests:
         assert response.status_code == 413
         assert str(BODY_LIMIT) in response.json()["error"]
 
-    def test_a_compressed_body_is_a_415(self, serving: Serving) -> None:
-        response = serving.infer("fp32", b"\x1f\x8b", {"content-encoding": "gzip"})
-        assert response.status_code == 415
-        assert "gzip" in response.json()["error"]
+    @pytest.mark.parametrize(
+        ("packing", "body", "status", "words"),
+        [
+            ("br", b"", 415, "Content-Encoding br is not offered"),
+            ("gzip", b"\x1f\x8b", 400, "not one whole piece of gzip"),
+            ("gzip", b"plain", 400, "the body is not gzip"),
+            ("gzip", gzip.compress(b"{}") + b"more", 400, "not one whole piece"),
+            ("gzip", gzip.compress(bytes(BODY_LIMIT + 1)), 413, str(BODY_LIMIT)),
+        ],
+    )
+    def test_a_body_that_cannot_be_unpacked_is_refused(
+        self, serving: Serving, packing: str, body: bytes, status: int, words: str
+    ) -> None:
+        response = serving.infer("fp32", body, {"content-encoding": packing})
+        assert response.status_code == status
+        assert words in response.json()["error"]
+
+    @pytest.mark.parametrize("packing", ["gzip", "deflate"])
+    def test_a_packed_body_is_unpacked(self, serving: Serving, packing: str) -> None:
+        plain = json.dumps(fp32()).encode()
+        body = gzip.compress(plain) if packing == "gzip" else zlib.compress(plain)
+        response = serving.infer("fp32", body, {"content-encoding": packing})
+        assert response.json()["outputs"] == [tensor("y", "FP32", [1, 2], [1.0, 2.0])]
+
+    def test_a_large_answer_is_packed_for_who_takes_it(self, serving: Serving) -> None:
+        asked = fp32(shape=[5000, 2], data=[1.5] * 10_000)
+        packed = serving.infer("fp32", asked)
+        assert packed.headers["content-encoding"] == "gzip"
+        plain = serving.infer("fp32", asked, {"accept-encoding": "identity"})
+        assert "content-encoding" not in plain.headers
+        assert plain.json() == packed.json()
 
     def test_what_curl_sends_by_default_is_taken(self, serving: Serving) -> None:
         form = {"content-type": "application/x-www-form-urlencoded"}
@@ -234,7 +283,12 @@ class TestRoutes:
         assert serving.client.get(path).json() == {
             "name": "windlass",
             "version": serving.announcement["version"],
-            "extensions": ["binary_tensor_data"],
+            "extensions": [
+                "binary_tensor_data",
+                "statistics",
+                "model_repository",
+                "model_configuration",
+            ],
         }
 
     @pytest.mark.parametrize("path", ["live", "ready"])
@@ -256,7 +310,7 @@ class TestRoutes:
         assert answer["model_version"] == version
 
     @pytest.mark.parametrize("rest", ["", "/ready", "/infer"])
-    @pytest.mark.parametrize("model", ["none", "a%22%5Cb", "fp32/versions/1"])
+    @pytest.mark.parametrize("model", ["none", "a%22%5Cb", "fp32/versions/2"])
     def test_an_unknown_model_or_version_is_a_404(
         self, serving: Serving, model: str, rest: str
     ) -> None:

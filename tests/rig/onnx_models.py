@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,97 @@ def loop(path: Path) -> Path:
             numpy_helper.from_array(np.array([0], np.int64), "zero"),
             numpy_helper.from_array(np.array([1], np.int64), "one"),
         ],
+    )
+
+
+def stall(path: Path) -> Path:
+    """A model that gives back ``x``, after as many rounds of work as its largest number says.
+
+    Its rows can run together.
+    """
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("Add", ["total", "one"], ["total_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("total", TensorProto.FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("total_out", TensorProto.FLOAT, [1]),
+        ],
+    )
+    return _save(
+        path,
+        [
+            helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+            helper.make_node("Cast", ["largest"], ["rounds"], to=TensorProto.INT64),
+            helper.make_node("Loop", ["rounds", "yes", "zero"], ["done"], body=body),
+            helper.make_node("Mul", ["done", "zero"], ["nothing"]),
+            helper.make_node("Add", ["x", "nothing"], ["y"]),
+        ],
+        inputs=[helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])],
+        outputs=[helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 2])],
+        constants=[
+            numpy_helper.from_array(np.array(True), "yes"),
+            numpy_helper.from_array(np.array([0], np.float32), "zero"),
+            numpy_helper.from_array(np.array([1], np.float32), "one"),
+        ],
+    )
+
+
+def table(path: Path) -> Path:
+    """A model of four rows that are looked up by ``i``: another index than 0 to 3 is refused."""
+    return _save(
+        path,
+        [helper.make_node("Gather", ["rows", "i"], ["y"])],
+        inputs=[helper.make_tensor_value_info("i", TensorProto.INT64, [None])],
+        outputs=[helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 2])],
+        constants=[numpy_helper.from_array(np.arange(8, dtype=np.float32).reshape(4, 2), "rows")],
+    )
+
+
+def centred(path: Path) -> Path:
+    """A model whose rows depend on each other: each less the mean of all."""
+    return _save(
+        path,
+        [
+            helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0]),
+            helper.make_node("Sub", ["x", "mean"], ["y"]),
+        ],
+        inputs=[helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])],
+        outputs=[helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 2])],
+    )
+
+
+def perceptron(path: Path, sizes: Sequence[int] = (784, 256, 10), seed: int = 0) -> Path:
+    """Dense layers with ReLU between them, random weights."""
+    random = np.random.default_rng(seed)
+    nodes, constants, last = [], [], "x"
+    for at, (rows, columns) in enumerate(pairwise(sizes)):
+        scale = 1 / np.sqrt(rows)
+        weights = random.normal(scale=scale, size=(rows, columns)).astype(np.float32)
+        constants.append(numpy_helper.from_array(weights, f"w{at}"))
+        constants.append(
+            numpy_helper.from_array(random.normal(size=columns).astype(np.float32), f"b{at}")
+        )
+        ends = at == len(sizes) - 2
+        nodes.append(
+            helper.make_node("Gemm", [last, f"w{at}", f"b{at}"], ["y" if ends else f"h{at}"])
+        )
+        if not ends:
+            nodes.append(helper.make_node("Relu", [f"h{at}"], [f"r{at}"]))
+            last = f"r{at}"
+    return _save(
+        path,
+        nodes,
+        inputs=[helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, sizes[0]])],
+        outputs=[helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, sizes[-1]])],
+        constants=constants,
     )
 
 

@@ -28,6 +28,7 @@ class Announcement(TypedDict):
     host: str
     port: int
     version: str
+    grpc_port: int | None
 
 
 def until(condition: Callable[[], bool], what: str, bound: float = 20.0) -> None:
@@ -47,8 +48,9 @@ def digest_of_file(path: Path) -> str:
 class Serving:
     """One serving process. Use inside ``with``; leaving kills what is left of it."""
 
-    def __init__(self, state: Path, port: int = 0) -> None:
+    def __init__(self, state: Path, port: int = 0, *more: str) -> None:
         self.state = state
+        self._more = more
         self._process: subprocess.Popen[bytes] | None = None
         self._port = port
         state.mkdir(parents=True, exist_ok=True)
@@ -80,7 +82,7 @@ class Serving:
         command = [sys.executable, "-m", "windlass.serving", "--state", str(self.state)]
         with (self.state / "log").open("ab") as log:
             self._process = process = subprocess.Popen(
-                [*command, "--port", str(self._port)],
+                [*command, "--port", str(self._port), *self._more],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -121,7 +123,13 @@ class Serving:
             self._process.wait(10)
 
     def put(
-        self, name: str, model: Path, *, uid: str = "u1", digest: str | None = None
+        self,
+        name: str,
+        model: Path,
+        *,
+        uid: str = "u1",
+        digest: str | None = None,
+        **options: object,
     ) -> httpx.Response:
         """Order a version; its digest is the file's unless another is given."""
         order = {
@@ -130,7 +138,7 @@ class Serving:
             "key": f"Deployment/default/{name}",
             "digest": digest or digest_of_file(model),
             "model_path": str(model),
-            "options": {"threads": 1},
+            "options": {"threads": 1, **options},
         }
         return self.admin.put(f"/deployments/{name}", json=order)
 
@@ -145,9 +153,9 @@ class Serving:
         until(lambda: self.view(name)["state"] != "Progressing", f"{name} settles")
         return self.view(name)
 
-    def deploy(self, name: str, model: Path) -> None:
+    def deploy(self, name: str, model: Path, **options: object) -> None:
         """Order a version and wait until it is in force."""
-        assert self.put(name, model).status_code == 202
+        assert self.put(name, model, **options).status_code == 202  # type: ignore[arg-type]  # not uid
         view = self.settle(name)
         assert view["digest"] == digest_of_file(model), view
 

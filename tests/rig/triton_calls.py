@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 
 import numpy as np
 import tritonclient.http as triton
+import tritonclient.http.aio as aio
 from tritonclient.utils import InferenceServerException
 
 ARRAYS = {
@@ -51,6 +53,40 @@ def default(client: triton.InferenceServerClient) -> list[str]:
     return texts(client.infer("fp32", [sent]).as_numpy("y"))
 
 
+def packed(client: triton.InferenceServerClient, way: str) -> list[str]:
+    """Compress the request, or ask for a compressed answer."""
+    answer = client.infer("fp32", [row()], **{f"{way}_compression_algorithm": "gzip"})
+    return texts(answer.as_numpy("y"))
+
+
+def mixed(client: triton.InferenceServerClient, sent: bool, got: bool) -> list[str]:
+    """Bytes one way and JSON the other."""
+    tensor = triton.InferInput("x", [1, 2], "INT64")
+    tensor.set_data_from_numpy(ARRAYS["INT64"], binary_data=sent)
+    wanted = triton.InferRequestedOutput("y", binary_data=got)
+    return texts(client.infer("int64", [tensor], outputs=[wanted]).as_numpy("y"))
+
+
+def row() -> triton.InferInput:
+    """One row of FP32, as bytes."""
+    tensor = triton.InferInput("x", [1, 2], "FP32")
+    tensor.set_data_from_numpy(ARRAYS["FP32"])
+    return tensor
+
+
+def at_once(address: str) -> int:
+    """Eight requests at the same time."""
+    client = triton.InferenceServerClient(address, concurrency=8)
+    calls = [client.async_infer("fp32", [row()]) for _ in range(8)]
+    return sum(texts(call.get_result().as_numpy("y")) == texts(ARRAYS["FP32"]) for call in calls)
+
+
+async def by_aio(address: str) -> list[str]:
+    """The client on asyncio."""
+    async with aio.InferenceServerClient(address) as client:
+        return texts((await client.infer("fp32", [row()])).as_numpy("y"))
+
+
 def refusal(client: triton.InferenceServerClient, model: str) -> list[str]:
     """Send a wrong shape."""
     sent = triton.InferInput("x", [1, 3], "FP32")
@@ -74,6 +110,16 @@ def main(address: str) -> dict[str, object]:
         "other version ready": client.is_model_ready("fp32", "0"),
         "unknown ready": client.is_model_ready("none"),
         "server": client.get_server_metadata(),
+        "config": client.get_model_config("fp32"),
+        "version 1": texts(client.infer("fp32", [row()], model_version="1").as_numpy("y")),
+        "packed request": packed(client, "request"),
+        "packed answer": packed(client, "response"),
+        "bytes to json": mixed(client, sent=True, got=False),
+        "json to bytes": mixed(client, sent=False, got=True),
+        "statistics": client.get_inference_statistics("fp32"),
+        "index": client.get_model_repository_index(),
+        "at once": at_once(address),
+        "aio": asyncio.run(by_aio(address)),
         "model": client.get_model_metadata("fp32", version),
         "expected": {name: texts(array) for name, array in ARRAYS.items()},
         "binary": {name: echo(client, name, binary=True) for name in ARRAYS},

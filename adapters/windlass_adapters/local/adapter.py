@@ -75,7 +75,8 @@ class LocalAdapter(Adapter, ReadsLogs, Infers):
         store = context.artifacts
         self._runs = Runs(context.state / "runs", store, self._params.grace)
         self._models = ModelFolders(context.state / "models", store)
-        server = Server(context.state / "serving", self._params.host, self._params.port)
+        params = self._params
+        server = Server(context.state / "serving", params.host, params.port, params.grpc_port)
         self._deployments = Deployments(context.install, store, server)
 
     async def __aenter__(self) -> Self:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import httpx
+from pydantic import JsonValue
 
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import (
@@ -29,12 +30,14 @@ from windlass_adapters.base import (
     Wanted,
 )
 from windlass_adapters.local.admin import Admin, View
+from windlass_adapters.local.offers import refuse_what_is_not_offered
 from windlass_adapters.local.params import DeploymentOptions, LocalParams
 from windlass_adapters.local.records import BrokenRecordError
 from windlass_adapters.local.servers import Listening, Server
 from windlass_schemas import (
     DEFAULT_NAMESPACE,
     Deployment,
+    DeploymentSpec,
     Frozen,
     Key,
     Reason,
@@ -57,11 +60,16 @@ class DeploymentBody(Frozen):
     """``Wanted.body`` of a served model: what, and how."""
 
     artifact: str
-    options: DeploymentOptions
+    options: dict[str, JsonValue]
+    """In the words of the serving process."""
 
 
 def wanted_server(desired: Desired, deployment: Deployment, params: LocalParams) -> Wanted:
-    """The one served model of a Deployment. Raises WaitingError while it has no artifact."""
+    """The one served model of a Deployment.
+
+    Raises WaitingError while it has no artifact, TerminalError for what this machine does not do.
+    """
+    refuse_what_is_not_offered(deployment)
     artifact = None
     for reference in references_of(deployment):
         if reference.output is not None:
@@ -71,15 +79,32 @@ def wanted_server(desired: Desired, deployment: Deployment, params: LocalParams)
             f"Model/{deployment.spec.model} has no artifact yet",
             reason=Reason.DEPENDENCY_NOT_READY,
         )
-    options = DeploymentOptions.model_validate(deployment.spec.options)
-    body = DeploymentBody(artifact=artifact.digest, options=options).model_dump(mode="json")
+    body = DeploymentBody(
+        artifact=artifact.digest, options=serving_options(deployment.spec)
+    ).model_dump(mode="json")
     return Wanted(
         role=SERVER_ROLE,
         name=served_name(desired.owner.key),
         # Where it is served counts: a Target that moves takes its Deployments along.
-        digest=digest_of(body | {"host": params.host, "port": params.port}),
+        digest=digest_of(
+            body | {"host": params.host, "port": params.port, "grpc": params.grpc_port}
+        ),
         body=body,
     )
+
+
+def serving_options(spec: DeploymentSpec) -> dict[str, JsonValue]:
+    """How a Deployment wants to be served, in the words of the serving process."""
+    options = DeploymentOptions.model_validate(spec.options)
+    delay = options.max_delay
+    return {
+        "threads": options.threads or spec.resources.cpus or 1,
+        "replicas": spec.replicas or 1,
+        "max_batch": options.max_batch,
+        "max_delay": delay.total_seconds() if delay is not None else None,
+        "max_waiting": options.max_waiting,
+        "providers": list(options.providers),
+    }
 
 
 def served_name(key: Key) -> str:
@@ -153,7 +178,7 @@ class Deployments:
                 "key": str(owner.key),
                 "digest": wanted.digest,
                 "model_path": str(self._store.path(body.artifact).absolute()),
-                "options": body.options.model_dump(mode="json"),
+                "options": body.options,
             },
         )
         return self._found(view, live)
@@ -220,6 +245,7 @@ class Deployments:
             message=view.message or "",
             signature=view.signature,
             url=_url(live, view.name),
+            detail={"grpc": _place(live, live.grpc_port)} if live.grpc_port else {},
         )
 
 
@@ -228,6 +254,9 @@ _STATES = {"Progressing": State.PROGRESSING, "Live": State.LIVE, "Failed": State
 
 
 def _url(live: Listening, name: str) -> str:
+    return f"http://{_place(live, live.port)}/v2/models/{name}/infer"
+
+
+def _place(live: Listening, port: int) -> str:
     host = _ANYWHERE.get(live.host, live.host)
-    host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{live.port}/v2/models/{name}/infer"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

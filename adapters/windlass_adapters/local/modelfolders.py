@@ -29,11 +29,11 @@ from windlass_adapters.base import (
     Update,
 )
 from windlass_adapters.local import prepare
-from windlass_adapters.local.jobs import short
 from windlass_adapters.local.models import ARTIFACT_ROLE, ModelBody, ModelOrder, Prepared
 from windlass_adapters.local.processes import is_alive, launch, send
 from windlass_adapters.local.records import BrokenRecordError, read_process
 from windlass_adapters.local.storage import load, save, writing
+from windlass_adapters.program import short
 from windlass_schemas import MODEL_ARTIFACT, Artifact, Frozen
 
 PREPARE_MODULE = "windlass_adapters.local.prepare"

@@ -17,6 +17,8 @@ class LocalParams(Frozen):
     """Address on which models are served."""
     port: int = Field(default=8701, ge=0, le=65535)
     """Port on which models are served; 0 takes a free one."""
+    grpc_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port on which models are served over gRPC; 0 takes a free one. Not at all, when absent."""
     python: str | None = Field(default=None, min_length=1)
     """The Python for ``.py`` entrypoints; by default the one that runs Windlass."""
     daemon: str = ""
@@ -33,5 +35,13 @@ class NoOptions(Frozen):
 class DeploymentOptions(Frozen):
     """How a model is served."""
 
-    threads: int = Field(default=1, ge=1, le=64)
-    """Threads that one inference of this model may use."""
+    threads: int | None = Field(default=None, ge=1, le=64)
+    """Threads that one inference may use; ``resources.cpus`` says the same, by default 1."""
+    max_batch: int = Field(default=32, ge=1, le=4096)
+    """Rows that may run together; 1 turns batching off."""
+    max_delay: Duration | None = Field(default=None, le=timedelta(seconds=10))
+    """How long a free replica may wait for more rows; learned from the model, when absent."""
+    max_waiting: int = Field(default=1024, ge=1, le=1 << 20)
+    """Requests that may wait; more get 429."""
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    """Execution providers of ONNX Runtime, the preferred first."""

@@ -25,10 +25,11 @@ from pydantic import Field
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Create, Owner, TransientError
 from windlass_adapters.local import runner
-from windlass_adapters.local.jobs import RunBody, arguments, variable
-from windlass_adapters.local.jobs import text as text_of
+from windlass_adapters.local.jobs import RunBody
 from windlass_adapters.local.processes import MARK
 from windlass_adapters.local.storage import save
+from windlass_adapters.program import arguments, variable
+from windlass_adapters.program import text as text_of
 from windlass_schemas import Artifact, Frozen, Reason
 
 _KEPT_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR")

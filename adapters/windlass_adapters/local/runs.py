@@ -33,11 +33,12 @@ from windlass_adapters.base import (
     Unknown,
 )
 from windlass_adapters.local import runner
-from windlass_adapters.local.jobs import RUN_ROLE, RunBody, short
+from windlass_adapters.local.jobs import RUN_ROLE, RunBody
 from windlass_adapters.local.processes import ProcessId, is_alive, kill, launch, marked, send
 from windlass_adapters.local.records import BrokenRecordError, claim, read_process
 from windlass_adapters.local.runfolder import ExitRecord, RunFolders, RunRecord
 from windlass_adapters.local.storage import load, writing
+from windlass_adapters.program import short
 from windlass_adapters.secrets import resolve_secret
 from windlass_schemas import Reason
 

@@ -31,6 +31,7 @@ class Listening(BaseModel):
     boot_id: str
     host: str
     port: int
+    grpc_port: int | None = None
 
     @property
     def process(self) -> ProcessId:
@@ -54,10 +55,11 @@ class Starting:
 class Server:
     """The serving process of one folder."""
 
-    def __init__(self, folder: Path, host: str, port: int) -> None:
+    def __init__(self, folder: Path, host: str, port: int, grpc_port: int | None = None) -> None:
         self.folder = folder.absolute()
         self._host = host
         self._port = port
+        self._grpc_port = grpc_port
         self._stopping: ProcessId | None = None
 
     def look(self) -> Listening | Starting | None:
@@ -70,7 +72,12 @@ class Server:
 
     def is_as_wanted(self, listening: Listening) -> bool:
         """Whether it listens where the Target says."""
-        return listening.host == self._host and self._port in (0, listening.port)
+        return (
+            listening.host == self._host
+            and self._port in (0, listening.port)
+            and (listening.grpc_port is None) == (self._grpc_port is None)
+            and self._grpc_port in (None, 0, listening.grpc_port)
+        )
 
     def start(self) -> None:
         """Start one. What the last one complained of is kept until one listens."""
@@ -82,6 +89,8 @@ class Server:
             # Nobody, until the new process says who it is: also shows that the disk takes files.
             write_record(self.folder / "starting.json", ProcessId(0, 0, "")._asdict())
             place = ["--host", self._host, "--port", str(self._port)]
+            if self._grpc_port is not None:
+                place += ["--grpc-port", str(self._grpc_port)]
             arguments = [SERVING_MODULE, "--state", str(self.folder), *place]
             try:
                 record = str(self.folder / "starting.json")

@@ -50,7 +50,8 @@ class RunLog:
             async with asyncio.timeout(30):
                 chunk = await self._adapter.read_log(self._external, stream, offset)
             piece = chunk.data if chunk.complete else _whole_lines(chunk.data)
-            self._offsets[stream] = offset + len(piece)
+            # The adapter says where it goes on: a log that was cut begins anew.
+            self._offsets[stream] = chunk.next_offset - (len(chunk.data) - len(piece))
             data += piece
             complete = complete and chunk.complete and not piece
         return LogChunk(data, 0, complete)

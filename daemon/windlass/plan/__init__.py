@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from pydantic import JsonValue
+
 from windlass.plan.deletion import plan_deletion
 from windlass.plan.lasting import plan_lasting
 from windlass.plan.runs import plan_runs
@@ -57,7 +59,8 @@ def hold_key(situation: Situation) -> str:
     """Names the set of actions that a hold is about; a change of input gives another key."""
     if situation.object.deleting_since is not None:
         return digest_of([DELETION, situation.object.sync_token])
-    wanted = [w.digest for w in situation.wanted]
+    # The body too: it also says what does not decide the result, and may be why it was refused.
+    wanted: list[JsonValue] = [[w.digest, dict(w.body)] for w in situation.wanted]
     return digest_of([*wanted, situation.target, situation.object.sync_token])
 
 

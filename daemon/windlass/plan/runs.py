@@ -30,6 +30,9 @@ RETRY_DELAY = 1.0
 """Seconds before the second attempt; doubles with each, up to five minutes."""
 RETRY_DELAY_CAP = 300.0
 
+DECIDED = frozenset({Reason.CANCELLED, Reason.UNSCHEDULABLE})
+"""Failures that another attempt does not make good: a person or the backend has decided."""
+
 _ACTIVE = (RecordState.INTENDED, RecordState.CREATED, RecordState.DELETING)
 
 
@@ -106,7 +109,7 @@ def _next(s: Situation, wanted: Wanted, runs: Sequence[ExternalRecord]) -> Plan:
     if done is not None:
         return _succeeded(s, done, going)
     if active is not None:
-        return _running(s, active)
+        return _running(s, wanted, active)
     if spec.on_change == "refuse" and others:
         message = "it has run already and onChange is refuse; declare it under a new name"
         return Plan(stalled(s, Reason.CHANGE_REFUSED, message))
@@ -136,12 +139,13 @@ def _succeeded(s: Situation, done: ExternalRecord, going: Sequence[ExternalRecor
     return replace(_stop(s, stopping, ""), verdict=verdict)
 
 
-def _running(s: Situation, active: ExternalRecord) -> Plan:
+def _running(s: Situation, wanted: Wanted, active: ExternalRecord) -> Plan:
     seen = s.seen(active)
     name = active.wanted.name
     unseen = s.absent_for(active).total_seconds()
     if active.state is RecordState.INTENDED and isinstance(seen, Absent) and unseen <= 0:
-        step = create(s, active.wanted, "not started yet", active.attempt)
+        # As declared now: what does not decide the result may have been mended since.
+        step = create(s, replace(wanted, name=name), "not started yet", active.attempt)
         return Plan(progressing(s, f"starting {name}", after=0), (step,))
     if isinstance(seen, Absent):
         return Plan(progressing(s, f"{name} is not seen; looking again", after=unseen))
@@ -150,7 +154,7 @@ def _running(s: Situation, active: ExternalRecord) -> Plan:
         return _stop(s, [active], f"removing {name}, which is not whole any more")
     message = seen.message or f"attempt {active.attempt} is running"
     verdict = progressing(s, message, sync="Synced")
-    return Plan(replace(verdict, detail=seen.detail))
+    return Plan(replace(verdict, reason=seen.reason or verdict.reason, detail=seen.detail))
 
 
 def _make_way(s: Situation, going: Sequence[ExternalRecord]) -> Plan:
@@ -187,7 +191,7 @@ def _attempt(s: Situation, wanted: Wanted, mine: Sequence[ExternalRecord]) -> Pl
     token, generation = s.object.sync_token, s.object.generation
     failures = [r for r in mine if r.sync_token == token and r.generation == generation]
     counted = [r for r in failures if r.attempt_counts]
-    if len(counted) > spec.retries:
+    if len(counted) > spec.retries or (counted and counted[-1].reason in DECIDED):
         last = counted[-1]
         tries = f" (attempt {len(counted)} of {spec.retries + 1})" if spec.retries else ""
         reason = last.reason or Reason.FAILED

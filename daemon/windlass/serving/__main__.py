@@ -15,8 +15,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -29,17 +30,17 @@ from starlette.applications import Starlette
 from windlass.bus.address import Address
 from windlass.serving.admin import Admin
 from windlass.serving.deployments import Deployments
-from windlass.serving.front import Front, Limits
+from windlass.serving.front import Front
+from windlass.serving.http import Limits
+from windlass.serving.inference import Inference
+from windlass.serving.listener import STOP_GRACE, Listener
 from windlass.serving.metrics import Metrics
+from windlass.serving.pages import Pages
 from windlass.serving.process import Folder, StartError, public_socket
 
 if TYPE_CHECKING:
     from windlass.serving.bus import InferenceBus
 
-STOP_GRACE = 30
-"""Seconds that requests under way get at a stop."""
-KEEP_ALIVE = 75
-"""Seconds that an idle connection is kept."""
 LOADERS = 2
 """Versions that are loaded at the same time, over all Deployments."""
 
@@ -58,7 +59,6 @@ class HttpServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=STOP_GRACE,
             )
         )
@@ -73,49 +73,81 @@ class HttpServer(uvicorn.Server):
         await self.serve(sockets=[self._listener])
 
 
-async def serve(folder: Folder, host: str, port: int) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where clients call."""
+
+    host: str
+    port: int
+    grpc_port: int | None = None
+    """None: not at all."""
+
+
+async def serve(folder: Folder, place: Place) -> None:
     """Listen, announce, and serve until a signal comes. Raises StartError."""
     version = _version()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    public = public_socket(host, port)
+    public = public_socket(place.host, place.port)
     private = folder.admin_socket()
     port = public.getsockname()[1]
-    folder.announce(host, port, version)
-    log.info("serving", host=host, port=port, pid=os.getpid(), version=version)
-    metrics = Metrics()
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 2, "infer")
-    async with asyncio.TaskGroup() as tasks:
+    metrics, limits = Metrics(), Limits()
+    async with _plain_errors(), asyncio.TaskGroup() as tasks:
         loads = ThreadPoolExecutor(LOADERS, "load")
         deployments = Deployments(tasks, loads, metrics.load_ended)
-        front = Front(deployments, metrics, pool, version, Limits())
-        admin = Admin(deployments, version, stop.set)
-        servers = HttpServer(front.app(), public), HttpServer(admin.app(), private)
-        for server in servers:
-            tasks.create_task(server.run_until_stopped())
-        bus = _bus(front, deployments)
-        answering = tasks.create_task(bus.run()) if bus is not None else None
-        await stop.wait()
-        if answering is not None:
-            answering.cancel()
-        log.info("stopping", grace=STOP_GRACE)
-        for server in servers:
-            server.should_exit = True
+        inference = Inference(deployments, limits)
+        metrics.watch(deployments.all, inference.strangers)
+        front = Front(inference, Pages(inference, metrics, version), metrics, limits)
+        admin = HttpServer(Admin(deployments, version, stop.set).app(), private)
+        async with contextlib.AsyncExitStack() as open_ports:
+            grpc_port = None
+            if place.grpc_port is not None:
+                from windlass.serving.grpc_v2.server import Calls, GrpcServer
+
+                calls = Calls(inference, metrics, version)
+                server = GrpcServer(calls, place.host, place.grpc_port, limits)
+                await open_ports.enter_async_context(server)
+                grpc_port = server.port
+            await open_ports.enter_async_context(Listener(front, limits, public))
+            tasks.create_task(admin.run_until_stopped())
+            folder.announce(place.host, port, version, grpc_port)
+            where = {"host": place.host, "port": port, "grpc_port": grpc_port}
+            log.info("serving", **where, pid=os.getpid(), version=version)
+            bus = _bus(inference)
+            answering = tasks.create_task(bus.run()) if bus is not None else None
+            await stop.wait()
+            log.info("stopping", grace=STOP_GRACE)
+            if answering is not None:
+                answering.cancel()
+        admin.should_exit = True
         deployments.cancel()
     folder.withdraw()
     log.info("stopped")
 
 
-def _bus(front: Front, deployments: Deployments) -> InferenceBus | None:
+def _bus(inference: Inference) -> InferenceBus | None:
     """What the environment says of a broker; an argument would show its password to everybody."""
     address = Address.from_environment()
     if address is None:
         return None
     from windlass.serving.bus import InferenceBus  # most processes have no broker
 
-    return InferenceBus(address, front.infer, lambda: [each.name for each in deployments.all()])
+    served = inference.deployments.all
+    return InferenceBus(address, inference.infer, lambda: [each.name for each in served()])
+
+
+@contextlib.asynccontextmanager
+async def _plain_errors() -> AsyncIterator[None]:
+    """A start that failed inside a group of tasks is still one error with one message."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        found = group.subgroup(StartError)
+        if found is None:
+            raise
+        raise found.exceptions[0] from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,13 +158,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Folder(options.state.absolute())
     try:
         folder.hold()
-        asyncio.run(serve(folder, options.host, options.port))
+        _run(serve(folder, Place(options.host, options.port, options.grpc_port)))
     except StartError as error:
         log.error("cannot start", message=str(error))  # noqa: TRY400 - the message says it all
         with contextlib.suppress(OSError):
             folder.report(error)
         return error.code
     return 0
+
+
+def _run(work: Coroutine[None, None, None]) -> None:
+    """In uvloop where it is installed; the loop of the standard library does as well."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, required=True, help="folder of this process's own")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=_port, default=8701, help="port; 0 takes a free one")
+    parser.add_argument("--grpc-port", type=_port, help="port for gRPC; 0 takes a free one")
     return parser
 
 

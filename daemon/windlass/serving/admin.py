@@ -9,7 +9,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,13 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from windlass.serving.deployments import Deployments, Order, WrongOwnerError
-
-MAX_THREADS = 256
+from windlass.serving.deployments import Deployments, WrongOwnerError
+from windlass.serving.orders import parse_order
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9])?")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_FIELDS = ("install", "uid", "key", "digest", "model_path")
 _REMOVAL_CODES = {"gone": 200, "draining": 202, "absent": 404}
 
 
@@ -83,44 +79,6 @@ class Admin:
         if result == "absent":
             return _json(404, {"error": f"there is no Deployment {name}"})
         return _json(_REMOVAL_CODES[result], {"name": name, "uid": uid, "state": result})
-
-
-def parse_order(body: bytes) -> Order:
-    """Read the body of a PUT. Raises ValueError that names every wrong member."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the body is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise ValueError("the body must be an object")  # noqa: TRY004 - one error type for callers
-    faults = [
-        f"{field} must be a text that is not empty"
-        for field in _FIELDS
-        if not isinstance(document.get(field), str) or not document[field]
-    ]
-    if not faults and not _DIGEST.fullmatch(document["digest"]):
-        faults.append("digest must be sha256: and 64 lower-case hex digits")
-    if not faults and (
-        "\0" in document["model_path"] or not Path(document["model_path"]).is_absolute()
-    ):
-        faults.append("model_path must be an absolute path")
-    threads = _threads(document.get("options", {}))
-    if threads is None:
-        faults.append(f'options must be {{"threads": N}} with N from 1 to {MAX_THREADS}')
-    if unknown := sorted(set(document) - {*_FIELDS, "options"}):
-        faults.append(f"unknown: {', '.join(unknown)}")
-    if faults or threads is None:
-        raise ValueError("; ".join(faults))
-    install, uid, key, digest, path = (document[field] for field in _FIELDS)
-    return Order(install, uid, key, digest, Path(path), threads)
-
-
-def _threads(options: object) -> int | None:
-    """The option ``threads``; None when the options are wrong."""
-    if not isinstance(options, dict) or set(options) - {"threads"}:
-        return None
-    threads = options.get("threads", 1)
-    return threads if type(threads) is int and 1 <= threads <= MAX_THREADS else None
 
 
 def _json(status: int, document: Mapping[str, object]) -> Response:

@@ -1,25 +1,31 @@
 """Which version of each Deployment is in force: load, probe, swap, drain (hops 5 and 7).
 
 Lives in the event loop. A change is an order; the newest order of a Deployment wins, and one loader
-per Deployment works towards it, so that a burst of orders does not fill the memory. A request
-leases the version that is in force when it starts and ends on it. A version that is out of force is
-closed when its last lease ends.
+per Deployment works towards it, so that a burst of orders does not fill the memory. A request joins
+the queue of the version that is in force when its body is there, and ends on it. A version that is
+out of force is closed when its queue is empty.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import structlog
 
+from windlass.serving.batching import BatchQueue
 from windlass.serving.model import ModelError, OnnxModel, trim_memory
+from windlass.serving.numbers import Requests, Runs
+from windlass.serving.orders import Order
+from windlass.serving.reading import Reader
+from windlass.serving.writing import Labels
+
+WHATEVER = "1"
+"""The version that clients name who count versions: whichever is in force."""
 
 Removal = Literal["gone", "draining", "absent"]
 State = Literal["Progressing", "Live", "Failed"]
@@ -29,23 +35,6 @@ log = structlog.get_logger()
 
 class WrongOwnerError(Exception):
     """The Deployment belongs to another object; nothing was changed."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """One version that somebody wants in force, and who."""
-
-    install: str
-    uid: str
-    key: str
-    digest: str
-    model_path: Path
-    threads: int = 1
-
-    @property
-    def version(self) -> str:
-        """What clients see: the first 12 hex digits of the digest."""
-        return self.digest.partition(":")[2][:12]
 
 
 @dataclass(frozen=True)
@@ -67,30 +56,21 @@ class Load:
 
 
 class Served:
-    """A loaded version and the requests that run on it."""
+    """A loaded version, and all that its requests need."""
 
-    def __init__(self, order: Order, model: OnnxModel) -> None:
+    def __init__(self, name: str, order: Order, model: OnnxModel) -> None:
         self.order = order
         self.model = model
-        self.leases = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.queue = BatchQueue(model, order.options.batching, order.options.replicas)
+        self.reader = Reader(model.signature)
+        self.labels = Labels(name, order.version)
+        self.runs = Runs()
 
-    @contextmanager
-    def lease(self) -> Iterator[OnnxModel]:
-        """Keep the model from being closed."""
-        self.leases += 1
-        self._idle.clear()
-        try:
-            yield self.model
-        finally:
-            self.leases -= 1
-            if not self.leases:
-                self._idle.set()
-
-    async def drained(self) -> None:
-        """Wait for the last lease to end. Only for a version that nobody can lease any more."""
-        await self._idle.wait()
+    def last_answer_ms(self) -> int:
+        """When the last request was answered, in milliseconds since 1970; 0 for never."""
+        if not self.runs.last:
+            return 0
+        return round((time.time() - (time.perf_counter() - self.runs.last)) * 1000)
 
 
 class Deployment:
@@ -106,8 +86,7 @@ class Deployment:
         self.loading = False
         self.settled = asyncio.Event()
         """Set when a loader ends."""
-        self.ok = 0
-        self.errors = 0
+        self.requests = Requests()
 
     @property
     def state(self) -> State:
@@ -116,12 +95,16 @@ class Deployment:
             return "Progressing"
         return "Live" if self.served is not None else "Failed"
 
-    def count(self, code: int) -> None:
-        """Note one answer to an inference request."""
-        if code == 200:
-            self.ok += 1
-        else:
-            self.errors += 1
+    def choose(self, version: str | None) -> Served | None:
+        """The version that answers a request; None when there is none, or not the one asked for."""
+        served = self.served
+        if served is None or version in (None, WHATEVER, served.order.version):
+            return served
+        return None
+
+    def versions(self) -> list[Served]:
+        """What is loaded and answers."""
+        return [self.served] if self.served is not None else []
 
     def view(self) -> dict[str, object]:
         """What the admin API shows."""
@@ -141,7 +124,7 @@ class Deployment:
             "reason": reason,
             "message": failure.message if failure is not None else "",
             "signature": served.model.signature.document() if served is not None else None,
-            "requests": {"ok": self.ok, "error": self.errors},
+            "requests": {"ok": self.requests.ok, "error": self.requests.errors},
         }
 
 
@@ -203,7 +186,7 @@ class Deployments:
         deployment.pending = None
         log.info("deployment removed", deployment=name, uid=uid)
         served, deployment.served = deployment.served, None
-        idle = not deployment.loading and (served is None or not served.leases)
+        idle = not deployment.loading and (served is None or not served.queue.busy)
         if not idle:
             self._leaving.add(deployment)
         self._start(self._leave(deployment, served))
@@ -249,13 +232,14 @@ class Deployments:
             deployment.failure = loaded
             self._report(replace(load, result="failed"), loaded.message)
             return
-        old, deployment.served = deployment.served, Served(order, loaded)
+        old, deployment.served = deployment.served, Served(deployment.name, order, loaded)
         self._report(load)
         if old is not None:
             self._start(self._retire(old))
 
     async def _retire(self, served: Served) -> None:
-        await served.drained()
+        await served.queue.drained()
+        served.queue.close()
         await self._close(served.model)
 
     async def _leave(self, deployment: Deployment, served: Served | None) -> None:
@@ -277,7 +261,9 @@ class Deployments:
 def _load(order: Order) -> OnnxModel | Failure:
     """In a thread."""
     try:
-        return OnnxModel.load(order.model_path, order.threads)
+        options = order.options
+        rows = options.batching.max_rows
+        return OnnxModel.load(order.model_path, options.threads, options.providers, rows)
     except ModelError as error:
         message = str(error)
     except Exception as error:

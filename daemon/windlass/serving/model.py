@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ _ONNX_TYPES = {
     "tensor(double)": "FP64",
     **{f"tensor({name.lower()})": name for name in DATATYPES if "INT" in name},
 }
+CPU = "CPUExecutionProvider"
 _FATAL_ONLY = 4
 _SOURCE_FILE = re.compile(r"/onnxruntime_src/\S+ ")
 
@@ -41,15 +43,26 @@ class OnnxModel:
 
     def __init__(self, session: onnxruntime.InferenceSession, signature: Signature) -> None:
         self._session: onnxruntime.InferenceSession | None = session
+        self._names = [spec.name for spec in signature.inputs]
         self.signature = signature
+        self.outputs = tuple(spec.name for spec in signature.outputs)
+        self.steady = all(-1 not in spec.shape[1:] and spec.shape for spec in signature.inputs)
+        """Whether all that a request can choose is the number of rows."""
+        self.batches = False
+        """Whether rows can run together without a change of their results: tried at the load."""
+        self.curve: list[tuple[int, float]] = []
+        """(rows, seconds) of the runs of that trial."""
 
     @classmethod
-    def load(cls, path: Path, threads: int) -> OnnxModel:
+    def load(
+        cls, path: Path, threads: int, providers: Sequence[str] = (CPU,), most_rows: int = 32
+    ) -> OnnxModel:
         """Read the file and run it once on zeros. Raises ModelError."""
         _check_file(path)
+        _check_providers(providers)
         try:
             session = onnxruntime.InferenceSession(
-                str(path), _options(threads), providers=["CPUExecutionProvider"]
+                str(path), _options(threads), providers=list(providers)
             )
         except Exception as error:  # the runtime's exceptions share no base
             raise ModelError(
@@ -57,16 +70,22 @@ class OnnxModel:
             ) from error
         model = cls(session, _signature(session))
         model._probe()
+        if most_rows > 1:
+            trial = Trial(model)
+            model.batches = trial.rows_are_independent()
+            model.curve = trial.curve
         return model
 
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """One inference. Raises RunError, which after a good probe means that the input is wrong:
-        sizes that do not go together, or an index out of range.
+    def run(self, inputs: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
+        """One inference; inputs in the model's order. Raises RunError, which after a good probe
+        means that the input is wrong: sizes that do not go together, or an index out of range.
         """
         if self._session is None:
             raise AssertionError("a closed model was asked to run")
         try:
-            results: list[Array] = self._session.run(list(outputs), dict(inputs))
+            results: list[Array] = self._session.run(
+                outputs, dict(zip(self._names, inputs, strict=True))
+            )
         except Exception as error:  # the runtime's exceptions share no base
             raise RunError(f"it cannot run on this input: {_plain(error)}") from error
         return results
@@ -77,12 +96,14 @@ class OnnxModel:
         trim_memory()
 
     def _probe(self) -> None:
-        inputs = {spec.name: _zeros(spec) for spec in self.signature.inputs}
-        outputs = [spec.name for spec in self.signature.outputs]
+        inputs = [_zeros(spec) for spec in self.signature.inputs]
         try:
-            results = self.run(inputs, outputs)
+            results = self.run(inputs, self.outputs)
         except RunError as error:
-            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+            shapes = ", ".join(
+                f"{name} {list(array.shape)}"
+                for name, array in zip(self._names, inputs, strict=True)
+            )
             raise ModelError(
                 f"the model loads, but fails a probe with zeros ({shapes}): {error};"
                 " if 1 is no possible size of a dynamic axis, export the model with a fixed one"
@@ -90,6 +111,68 @@ class OnnxModel:
         for spec, result in zip(self.signature.outputs, results, strict=True):
             if not isinstance(result, np.ndarray):
                 raise ModelError(f"output {spec.name} is no tensor; export the model without it")
+
+
+class Trial:
+    """Whether rows of a model can run together: random rows alone, and as one batch."""
+
+    ROWS = 4
+    LONGEST = 2.0
+    """Seconds of a single run above which nothing is tried, and nothing batched."""
+
+    def __init__(self, model: OnnxModel) -> None:
+        self._model = model
+        self._random = np.random.default_rng(7)
+        self.curve: list[tuple[int, float]] = []
+
+    def rows_are_independent(self) -> bool:
+        """Whether each row of the batch has the result of the row alone, within float tolerance."""
+        signature = self._model.signature
+        specs = (*signature.inputs, *signature.outputs)
+        if not all(spec.shape and spec.shape[0] == -1 for spec in specs):
+            return False
+        if not signature.inputs:
+            return False
+        rows = [[self._row(spec) for spec in signature.inputs] for _ in range(self.ROWS)]
+        batch = [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+        try:
+            alone = [self._timed(1, row) for row in rows]
+            if self.curve[-1][1] > self.LONGEST:
+                return False
+            together = self._timed(self.ROWS, batch)
+            self._timed(self.ROWS, batch)
+        except RunError:
+            return False  # these values are none for it; nothing is known, so nothing is batched
+        del self.curve[0]  # the first run is not like the others
+        return all(
+            all(part.ndim and part.shape[0] == 1 for part in parts)
+            and _same(result, np.concatenate(parts))
+            for result, *parts in zip(together, *alone, strict=True)
+        )
+
+    def _timed(self, rows: int, inputs: Sequence[Array]) -> list[Array]:
+        started = time.perf_counter()
+        results = self._model.run(inputs, self._model.outputs)
+        self.curve.append((rows, time.perf_counter() - started))
+        return results
+
+    def _row(self, spec: TensorSpec) -> Array:
+        shape = (1, *(1 if size == -1 else size for size in spec.shape[1:]))
+        if spec.datatype == "BYTES":
+            return self._random.choice(np.array(["", "a"], dtype=object), shape)
+        if spec.datatype.startswith("FP"):
+            return self._random.normal(size=shape).astype(DATATYPES[spec.datatype].dtype)
+        return self._random.integers(0, 2, shape).astype(DATATYPES[spec.datatype].dtype)
+
+
+def _same(together: Array, alone: Array) -> bool:
+    if together.shape != alone.shape:
+        return False
+    if together.dtype.kind != "f":
+        return bool((together == alone).all())
+    wide, single = together.astype(np.float64), alone.astype(np.float64)
+    scale = float(np.max(np.abs(single[np.isfinite(single)]), initial=1.0))
+    return bool(np.allclose(wide, single, rtol=1e-3, atol=1e-4 * scale, equal_nan=True))
 
 
 def trim_memory() -> None:
@@ -106,6 +189,15 @@ def _check_file(path: Path) -> None:
         raise ModelError(f"{path} is not a file; name the .onnx file itself")
     if path.stat().st_size == 0:
         raise ModelError(f"{path} has no bytes; build or fetch the artifact again")
+
+
+def _check_providers(wanted: Sequence[str]) -> None:
+    there = onnxruntime.get_available_providers()
+    if missing := [name for name in wanted if name not in there]:
+        raise ModelError(
+            f"{', '.join(missing)} is not available in this ONNX Runtime, which has"
+            f" {', '.join(there)}; install the build that has it, or mend spec.options.providers"
+        )
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:

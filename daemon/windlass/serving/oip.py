@@ -31,7 +31,7 @@ from windlass.serving.tensors import (
     to_json,
 )
 
-EXTENSIONS = ("binary_tensor_data",)
+EXTENSIONS = ("binary_tensor_data", "statistics", "model_repository", "model_configuration")
 PLATFORM = "onnxruntime_onnx"
 MAX_RANK = 32
 MAX_DIMENSION = (1 << 31) - 1
@@ -61,6 +61,13 @@ class InferenceRequest:
     id: str | None
     inputs: Mapping[str, Array]
     outputs: tuple[WantedOutput, ...]
+    timeout: float | None = None
+    """Seconds that the client is willing to wait: the parameter ``timeout``, in microseconds."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the outputs."""
+        return tuple(wanted.spec.name for wanted in self.outputs)
 
 
 @dataclass(frozen=True)
@@ -77,12 +84,13 @@ def parse_request(
 ) -> InferenceRequest:
     """Read a request body. ``json_length`` is the header of the binary extension, when given."""
     head, tail = _split(body, json_length)
-    document = _document(head)
+    document = read_document(head)
     identity = _optional(document, "id", str, "the request")
     parameters = _optional(document, "parameters", dict, "the request") or {}
     inputs = _inputs(document, memoryview(tail), signature)
     binary = _flag(parameters, "binary_data_output", "the request")
-    return InferenceRequest(identity, inputs, _outputs(document, signature, binary))
+    outputs = _outputs(document, signature, binary)
+    return InferenceRequest(identity, inputs, outputs, _timeout(parameters))
 
 
 def encode_response(
@@ -140,7 +148,8 @@ def _split(body: bytes, json_length: int | None) -> tuple[bytes, bytes]:
     return body[:json_length], body[json_length:]
 
 
-def _document(text: bytes) -> dict[str, object]:
+def read_document(text: bytes) -> dict[str, object]:
+    """A JSON object, strictly read. Raises OipError."""
     if not text.strip():
         raise OipError('the body is empty; send JSON with a member "inputs"')
     try:
@@ -184,6 +193,15 @@ def _flag(parameters: Mapping[str, object], name: str, where: str) -> bool:
     return value
 
 
+def _timeout(parameters: Mapping[str, object]) -> float | None:
+    value = parameters.get("timeout")
+    if value is None:
+        return None
+    if type(value) is not int or value < 0:
+        raise OipError(f"the request: timeout is {quoted(value)}, not a number of microseconds")
+    return value / 1e6 if value else None
+
+
 def _object(value: object, where: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise OipError(f"{where} is {quoted(value)}, not an object")
@@ -223,7 +241,7 @@ def _input(entry: Mapping[str, object], spec: TensorSpec, tail: memoryview) -> t
     """Read one input; also how many bytes of the binary part it used."""
     where = f"input {quoted(spec.name)}"
     datatype = _datatype(_required(entry, "datatype", str, where), spec)
-    shape = _shape(_required(entry, "shape", list, where), spec)
+    shape = check_shape(_required(entry, "shape", list, where), spec)
     parameters = _optional(entry, "parameters", dict, where) or {}
     if _SHARED_MEMORY in parameters:
         raise OipError(f"{where}: shared memory is not offered; send the data in the body")
@@ -248,7 +266,8 @@ def _datatype(name: str, spec: TensorSpec) -> Datatype:
     return DATATYPES[name]
 
 
-def _shape(sizes: Sequence[object], spec: TensorSpec) -> Shape:
+def check_shape(sizes: Sequence[object], spec: TensorSpec) -> Shape:
+    """The shape, if the input can have it. Raises TensorError."""
     if len(sizes) > MAX_RANK:
         raise TensorError(f"shape has {len(sizes)} axes, more than {MAX_RANK}")
     for size in sizes:

@@ -69,7 +69,7 @@ class Folder:
             os.close(directory)
         return listener
 
-    def announce(self, host: str, port: int, version: str) -> None:
+    def announce(self, host: str, port: int, version: str, grpc_port: int | None = None) -> None:
         """Say in ``serving.json`` that this process listens, and where. Raises StartError."""
         document = {
             "pid": os.getpid(),
@@ -78,6 +78,7 @@ class Folder:
             "host": host,
             "port": port,
             "version": version,
+            "grpc_port": grpc_port,
         }
         try:
             self._write("serving.json", document)
@@ -121,14 +122,17 @@ def public_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            message = (
-                f"another program holds {host}:{port}; stop it, or set params.port of the Target"
-                " or WINDLASS_SERVING_PORT to another port"
-            )
-            raise StartError(message, EXIT_PORT_IN_USE, "PortInUse") from None
+            names = "params.port of the Target or WINDLASS_SERVING_PORT"
+            raise port_in_use(host, port, names) from None
         message = f"cannot listen on {host}:{port}: {error.strerror or error}; set another address"
         raise StartError(message, EXIT_FAILED, "BackendRefused") from None
     return listener
+
+
+def port_in_use(host: str, port: int, setting: str) -> StartError:
+    """What to say when another program is there already."""
+    message = f"another program holds {host}:{port}; stop it, or set {setting} to another port"
+    return StartError(message, EXIT_PORT_IN_USE, "PortInUse")
 
 
 def start_ticks() -> int:

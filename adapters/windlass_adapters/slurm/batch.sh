@@ -1,0 +1,139 @@
+#!/bin/bash
+# Windlass: one run of a Job, on a compute node. The same text for every run; what differs is data.
+#   batch.sh FOLDER            a run, or one element of a run that is an array
+#   batch.sh --map FOLDER      one of several runs that were submitted as one array
+# Ends with 95 (no container program), 96 (another job has this run), 97 (the folder is not to be
+# seen from here) or 98 (cancelled before it began) without having run anything.
+umask 077
+JOB=$1
+INDEX=${SLURM_ARRAY_TASK_ID:-}
+ID=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${INDEX:+_$INDEX}
+if [ "$1" = --map ]; then
+    JOB=$(sed -n "$((INDEX + 1))p" "$2/map" 2>/dev/null)
+    INDEX=
+fi
+if ! cd -- "$JOB" 2>/dev/null || [ "$(cat token 2>/dev/null)" != "${JOB##*/}" ]; then
+    echo "windlass: ${JOB:-the run of array index $SLURM_ARRAY_TASK_ID} is not to be seen on $(hostname)" >&2
+    exit 97
+fi
+E=${INDEX:+.$INDEX}
+stop() { printf '%s %s\n' "$1" "$ID" >>"note$E"; exit "$1"; }
+[ -e cancelled ] && stop 98
+# The claim: whoever makes this link runs, and nobody else ever does. One atomic step, on NFS too.
+ln -s -- "$ID" "claim$E" 2>/dev/null
+[ "$(readlink "claim$E")" = "$ID" ] || stop 96
+rm -f "rc$E"
+
+event() { printf '%s %s %s %s %s\n' "$(date +%s)" "$1" "$ID" "${SLURM_RESTART_COUNT:-0}" "$(hostname)" >>"events$E"; }
+finish() {
+    rc=$?
+    trap - EXIT
+    event "end:$rc"
+    printf '%s %s %s\n' "$rc" "$ID" "${SLURM_RESTART_COUNT:-0}" >"rc$E.tmp" && mv -f "rc$E.tmp" "rc$E"
+    exit "$rc"
+}
+
+export WINDLASS_WORK=$JOB/work${INDEX:+/$INDEX}
+if [ -n "$INDEX" ]; then
+    export WINDLASS_ARRAY_INDEX=$INDEX
+    if [ ! -e "ready$E" ]; then
+        mkdir -p "$WINDLASS_WORK" && cp -R template/. "$WINDLASS_WORK/" && : >"ready$E" || stop 97
+    fi
+fi
+words() { # words FILE: reads its NUL-ended words into WORDS
+    WORDS=()
+    while IFS= read -r -d '' word; do WORDS+=("$word"); done <"$1"
+}
+words dirs
+for folder in "${WORDS[@]}"; do mkdir -p -- "$WINDLASS_WORK/$folder"; done
+words flags
+FLAGS=("${WORDS[@]}")
+words argv
+ARGV=("${WORDS[@]}")
+event start
+[ -s setup.sh ] && . ./setup.sh
+
+# What is sourced inside, whatever runs it: values are quoted data, and are read by sh alone.
+INNER='WINDLASS_WORK=$2; export WINDLASS_WORK; . "$1/environ.sh"; shift 2; exec "$@"'
+STDOUT=log/stdout$E
+STDERR=log/stderr$E
+
+find_runtime() {
+    words runtimes
+    for RUNTIME in "${WORDS[@]}"; do command -v "$RUNTIME" >/dev/null 2>&1 && return; done
+    echo "windlass: none of ${WORDS[*]} is on the PATH of $(hostname)" >>"$STDERR"
+    stop 95
+}
+
+# An address is pulled once: into cas/ by its content, under a name made of the address.
+pull_image() { # pull_image ADDRESS: sets IMAGE
+    local root=${JOB%/jobs/*/*} name lock part digest
+    name=$root/images/$(printf '%s' "$1" | sha256sum | cut -c1-32)
+    lock=$name.lock
+    mkdir -p "$root/images"
+    until [ -e "$name" ]; do
+        if mkdir "$lock" 2>/dev/null; then
+            part=$root/images/part.$ID.$RANDOM
+            export APPTAINER_CACHEDIR=$root/images/cache SINGULARITY_CACHEDIR=$root/images/cache
+            if [ -e "$name" ] || { "$RUNTIME" pull "$part" "$1" >>"log/pull$E" 2>&1 && keep_image "$part" "$name"; }; then
+                rmdir "$lock"
+            else
+                rm -f "$part"
+                rmdir "$lock"
+                { echo "windlass: $1 could not be pulled:"; tail -n 5 "log/pull$E"; } >>"$STDERR"
+                stop 94
+            fi
+        elif [ -n "$(find "$lock" -maxdepth 0 -mmin +60 2>/dev/null)" ]; then
+            rmdir "$lock" 2>/dev/null # its owner is gone
+        else
+            sleep 1
+        fi
+    done
+    IMAGE=$name
+}
+keep_image() { # keep_image FILE NAME
+    local digest root=${2%/images/*}
+    digest=$(sha256sum "$1" | cut -c1-64) || return 1
+    mkdir -p "$root/cas/sha256/${digest:0:2}" && chmod 444 "$1" &&
+        mv -f "$1" "$root/cas/sha256/${digest:0:2}/$digest" &&
+        ln -sfn "../cas/sha256/${digest:0:2}/$digest" "$2"
+}
+
+if [ -s image ]; then
+    find_runtime
+    IMAGE=$(cat image)
+    case $IMAGE in *://*) pull_image "$IMAGE" ;; esac
+    export APPTAINER_NO_EVAL=1 SINGULARITY_NO_EVAL=1
+    for name in $(compgen -e); do
+        case $name in
+            SLURM_* | CUDA_VISIBLE_DEVICES | ROCR_VISIBLE_DEVICES | HIP_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL | OMP_NUM_THREADS | WINDLASS_ARRAY_INDEX)
+                export "APPTAINERENV_$name=${!name}" "SINGULARITYENV_$name=${!name}"
+                ;;
+        esac
+    done
+    INSIDE=$WINDLASS_WORK
+    [ -s pwd ] && INSIDE=$(cat pwd)
+    set -- "$RUNTIME" exec "${FLAGS[@]}" --bind "$JOB:$JOB" --pwd "$INSIDE" "$IMAGE" /bin/sh
+    FROM=/ # not from a folder in the home: the home would be shown again
+else
+    set -- /bin/sh
+    FROM=$WINDLASS_WORK
+fi
+
+trap finish EXIT
+trap 'event term; kill -TERM "$child" 2>/dev/null' TERM
+trap 'event usr1; kill -USR1 "$child" 2>/dev/null' USR1
+trap 'event usr2; kill -USR2 "$child" 2>/dev/null' USR2
+(cd -- "$FROM" && exec "$@" -c "$INNER" windlass "$JOB" "$WINDLASS_WORK" "${ARGV[@]}") \
+    </dev/null >>"$STDOUT" 2>>"$STDERR" &
+child=$!
+wait "$child"
+rc=$?
+while kill -0 "$child" 2>/dev/null; do # a trap ends a wait, not the program
+    wait "$child"
+    rc=$?
+done
+wait "$child" 2>/dev/null
+last=$?
+[ "$last" -eq 127 ] || rc=$last
+exit "$rc"

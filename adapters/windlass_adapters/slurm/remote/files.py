@@ -1,0 +1,48 @@
+"""Small files, read without fear and written at once."""
+
+import os
+import time
+from typing import List, Optional
+
+
+def read(path: str, limit: int = 65536) -> Optional[str]:
+    """A small text file; None when there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(limit).decode("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def write(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Put a file in its place at once."""
+    temporary = "%s.%d.part" % (path, os.getpid())
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(temporary, mode)
+    os.rename(temporary, path)
+
+
+def link_of(path: str) -> Optional[str]:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+def age_of(path: str) -> float:
+    """Seconds since it was made, by the file's own clock and ours."""
+    try:
+        return max(0.0, time.time() - os.lstat(path).st_mtime)
+    except OSError:
+        return 0.0
+
+
+def listing(path: str) -> List[str]:
+    try:
+        return sorted(os.listdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

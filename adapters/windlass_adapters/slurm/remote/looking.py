@@ -1,0 +1,122 @@
+"""One look: the queue, accounting, and the records of runs that are not simply alive."""
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from typing import BinaryIO, Dict, List, Optional, Tuple
+
+from windlass_adapters.slurm.remote.files import age_of, listing, write
+from windlass_adapters.slurm.remote.records import by_name, record_of, rows_of, submission_of
+from windlass_adapters.slurm.remote.site import (
+    LIVE,
+    PREFIX,
+    QUERY_TIMEOUT,
+    Answer,
+    Request,
+    Row,
+    Site,
+)
+
+SACCT_FIELDS = "JobID,State,ExitCode,Submit,NodeList,JobName"
+LISTED = 20
+
+
+def look(site: Site, request: Request, _stream: BinaryIO) -> Answer:
+    """The queue, and the records of runs that are not, or not only, alive in it."""
+    for tag, token in request["fetched"]:
+        settle(site.folder(tag, token))
+    rows = site.squeue()
+    named = by_name(rows)
+    asked = [(tag, token) for tag, token in request["runs"]]
+    if request["all"]:
+        known = set(asked)
+        for tag in listing(site.path("jobs")):
+            tokens = [t for t in listing(site.path("jobs", tag)) if not t.startswith(".")]
+            asked += [(tag, token) for token in tokens if (tag, token) not in known]
+    records: Answer = {}
+    submissions: Dict[str, List[str]] = {}
+    for tag, token in asked:
+        own = named.get(PREFIX + token)
+        if own and len(own) == 1 and own[0].state in LIVE and own[0].element == "N/A":
+            continue
+        folder = site.folder(tag, token)
+        name, index = submission_of(folder)
+        if name != PREFIX + token:
+            submissions[token] = [name, index]
+            mine = rows_of(folder, named)
+            if mine and all(row.state in LIVE for row in mine):
+                continue
+        records[token] = record_of(folder)
+    answer: Answer = {
+        "rows": [list(row) for row in rows],
+        "records": records,
+        "submissions": submissions,
+    }
+    if request["all"]:
+        places = {PREFIX + token for _, token in asked} | {name for name, _ in submissions.values()}
+        answer["orphans"] = sorted(
+            {row.name for row in rows if row.state in LIVE and row.name not in places}
+        )[:LISTED]
+    if request["accounting"]:
+        answer["accounting"] = account(site, asked, records, named)
+    sweep(site, request.get("sweep"))
+    return answer
+
+
+def account(
+    site: Site,
+    asked: List[Tuple[str, str]],
+    records: Dict[str, Answer],
+    named: Dict[str, List[Row]],
+) -> Optional[List[List[str]]]:
+    """What accounting says of runs that the queue forgot: one question; None if it failed."""
+    ids = set()
+    for tag, token in asked:
+        record = records.get(token)
+        if record and record.get("jobid") and not rows_of(site.folder(tag, token), named):
+            ids.add(record["jobid"].split(" ")[0].split("_")[0])
+            ids.update(c.split("_")[0] for c in record["claims"].values() if c and c[0].isdigit())
+    if not ids:
+        return []
+    done = site.run(
+        ["sacct", "-X", "-D", "-n", "-P", "--delimiter", site.nonce, "-o", SACCT_FIELDS,
+         "-j", ",".join(sorted(ids)[:300])],
+        QUERY_TIMEOUT,
+        SLURM_BITSTR_LEN="0",
+    )  # fmt: skip
+    if done.code != 0:
+        return None
+    lines = done.out.decode("utf-8", "replace").split("\n")
+    found = [line.split(site.nonce) for line in lines]
+    return [fields for fields in found if len(fields) == 6 and fields[5].startswith(PREFIX)]
+
+
+def settle(folder: str) -> None:
+    """Its end is with the daemon: the environment goes at once, the rest may go in time."""
+    for name in ("environ.sh", "hide"):
+        with suppress(OSError):
+            os.unlink(os.path.join(folder, name))
+    with suppress(OSError):
+        write(os.path.join(folder, "fetched"), b"")
+
+
+def sweep(site: Site, older: Optional[float]) -> None:
+    """Remove what was thrown away, and the folders of runs that ended long ago; a few at a time."""
+    if older is None:
+        return
+    until = time.time() + 5.0
+    for tag in listing(site.path("jobs")):
+        for token in listing(site.path("jobs", tag)):
+            folder = site.path("jobs", tag, token)
+            ended = os.path.join(folder, "fetched")
+            if os.path.exists(ended) and age_of(ended) > older:
+                throw_away(site, folder)
+    for name in listing(site.path("trash")):
+        if time.time() < until:
+            shutil.rmtree(site.path("trash", name), ignore_errors=True)
+
+
+def throw_away(site: Site, folder: str) -> None:
+    name = "%s.%d.%d" % (os.path.basename(folder), os.getpid(), time.time())
+    os.rename(folder, site.path("trash", name))

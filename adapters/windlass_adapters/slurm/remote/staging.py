@@ -1,0 +1,76 @@
+"""The folder of a run, made whole elsewhere and then given its name."""
+
+import errno
+import json
+import os
+import shutil
+from typing import Optional
+
+from windlass_adapters.slurm.remote.blobs import blob_path
+from windlass_adapters.slurm.remote.files import listing, read
+from windlass_adapters.slurm.remote.site import Answer, Request, Site
+
+
+def stage(site: Site, folder: str, run: Request) -> Optional[Answer]:
+    """Make the folder whole elsewhere and give it its name; nothing if it is there."""
+    if os.path.exists(os.path.join(folder, "order.json")):
+        return None
+    missing = sorted({f[1] for f in run["files"] if not os.path.exists(blob_path(site, f[1]))})
+    if missing:
+        return {"missing": missing}
+    parent = os.path.dirname(folder)
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    staging = os.path.join(parent, ".%s.%d" % (run["token"], os.getpid()))
+    shutil.rmtree(staging, ignore_errors=True)
+    for name in ("work", "log", "in", *(["template"] if run["array"] else [])):
+        os.makedirs(os.path.join(staging, name), mode=0o700)
+    for path, digest, mode, how in run["files"]:
+        place(blob_path(site, digest), os.path.join(staging, path), mode, how)
+    for path, text in run["texts"].items():
+        target = os.path.join(staging, path)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+    keep_done(site, staging, run)
+    with open(os.path.join(staging, "token"), "w") as file:
+        file.write(run["token"])
+    with open(os.path.join(staging, "order.json"), "w") as file:
+        json.dump(run["order"], file)
+    try:
+        os.rename(staging, folder)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    return None
+
+
+def place(source: str, target: str, mode: int, how: str) -> None:
+    """A private copy, or another name of the same file, which nobody may change."""
+    folder = os.path.dirname(target)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    if how == "link":
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+                raise
+        else:
+            return
+    shutil.copyfile(source, target)
+    os.chmod(target, mode)
+
+
+def keep_done(site: Site, staging: str, run: Request) -> None:
+    """Elements that an earlier attempt has ended well are not run again: a link leads to them."""
+    for token in run["previous"]:
+        earlier = site.folder(run["tag"], token)
+        for name in listing(earlier):
+            index = name.partition(".")[2]
+            target = os.path.join(staging, "kept." + index)
+            if name.startswith("kept.") and not os.path.lexists(target):
+                os.symlink(os.readlink(os.path.join(earlier, name)), target)
+            elif name.startswith("rc.") and index.isdigit() and not os.path.lexists(target):
+                ended = (read(os.path.join(earlier, name)) or "").split()
+                if ended[:1] == ["0"]:
+                    os.symlink("../" + token, target)

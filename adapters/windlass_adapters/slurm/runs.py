@@ -1,0 +1,337 @@
+"""All runs of one Target, as the daemon sees them: hops 5 and 7.
+
+What is kept here is only how long something has not been seen; everything else is on the cluster.
+Nothing is concluded from a question that failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import structlog
+from pydantic import JsonValue
+
+from windlass_adapters.base import (
+    Absent,
+    AdapterError,
+    AmbiguousError,
+    Create,
+    External,
+    Found,
+    LogChunk,
+    Observation,
+    Owner,
+    State,
+    TerminalError,
+    TransientError,
+    Unknown,
+)
+from windlass_adapters.slurm.fetching import Fetching
+from windlass_adapters.slurm.gathering import Gathering
+from windlass_adapters.slurm.jobs import RUN_ROLE
+from windlass_adapters.slurm.login import Login
+from windlass_adapters.slurm.naming import Place, owner_tag, place_of
+from windlass_adapters.slurm.outcome import (
+    LIVE,
+    UNSCHEDULABLE,
+    Evidence,
+    Kind,
+    Verdict,
+    judge,
+)
+from windlass_adapters.slurm.params import SlurmParams
+from windlass_adapters.slurm.snapshot import Look, Order
+from windlass_adapters.slurm.submission import Submitter
+from windlass_adapters.slurm.tails import Tails
+from windlass_adapters.slurm.watch import FORGET, Watch
+from windlass_schemas import Reason
+
+HOPELESS_AFTER = 60.0
+"""Seconds after which a job that can never start is taken out of the queue."""
+
+_log = structlog.get_logger("windlass.slurm")
+
+
+@dataclass
+class Memory:
+    """What one has seen of a run so far, on the monotonic clock."""
+
+    asked: float
+    submitted: float | None = None
+    job: str = ""
+    unseen: float | None = None
+    """Since when it is not alive in the queue."""
+    hopeless: float | None = None
+    over: Found | None = None
+    """How it ended, once that is known for good."""
+
+
+class Cancellation(NamedTuple):
+    """A run that must stop. ``why`` is empty when its owner asked for it."""
+
+    place: Place
+    uid: str
+    why: str = ""
+
+
+class Runs:
+    """Submits runs, looks at them, stops them."""
+
+    def __init__(
+        self,
+        login: Login,
+        submitter: Submitter,
+        fetching: Fetching,
+        params: SlurmParams,
+        target: str,
+    ) -> None:
+        self._login = login
+        self._submitter = submitter
+        self._fetching = fetching
+        self._params = params
+        self._target = target
+        self._memory: dict[Place, Memory] = {}
+        self._places: dict[str, Place] = {}
+        """Of runs that were asked for, by name."""
+        self._orphans: frozenset[str] = frozenset()
+        self._tails = Tails(login)
+        self._cancel: Gathering[Cancellation, str] = Gathering(self._ask_cancel, 200)
+        self._find: Gathering[str, Sequence[Mapping[str, JsonValue]]] = Gathering(
+            self._ask_find, 200
+        )
+        self.watch = Watch(login, params)
+
+    # ---- hop 7
+
+    async def create(self, owner: Owner, action: Create) -> Found:
+        """Submit a run, unless that was done before. Raises AdapterError."""
+        name = action.wanted.name
+        place = place_of(self._target, owner, name)
+        job = await self._submitter.submit(owner, action)
+        memory = self._remember(place)
+        memory.submitted, memory.job = time.monotonic(), job
+        self.watch.hurry()
+        return _progressing(name, owner.uid, f"submitted as job {job}", digest=action.wanted.digest)
+
+    async def delete(self, owner: Owner, external: External) -> None:
+        """Ask a run to stop; remove it once the queue shows nothing of it."""
+        place = place_of(self._target, owner, external.name)
+        said = await self._cancel(Cancellation(place, owner.uid))
+        self.watch.hurry()
+        if said == "foreign":
+            raise TerminalError(f"run {external.name} belongs to another object and is left alone")
+        if said == "unclear":
+            raise AmbiguousError(
+                f"run {external.name}: Slurm has not said yet whether it has it; looking again"
+            )
+        if said == "gone":
+            self._memory.pop(place, None)
+            self.watch.forget(place)
+
+    async def find(self, owner: Owner) -> list[Found]:
+        """Every run of an owner. Raises AdapterError, also while a submission is not clear."""
+        found = []
+        for run in await self._find(owner_tag(self._target, owner)):
+            name, state, uid = str(run.get("name")), run.get("state"), str(run.get("uid"))
+            if uid != owner.uid or state == "no":
+                continue
+            if state != "yes":
+                raise AmbiguousError(
+                    f"run {name} may have been submitted: Slurm has not said yet; looking again"
+                )
+            found.append(_progressing(name, uid, "was submitted", digest=str(run.get("digest"))))
+        return found
+
+    # ---- hop 5
+
+    async def observe(
+        self, externals: Sequence[tuple[Owner, External]]
+    ) -> Mapping[External, Observation]:
+        """How runs stand. Raises AdapterError when nothing can be said of any."""
+        places = {e: place_of(self._target, owner, e.name) for owner, e in externals}
+        self._places |= {e.name: place for e, place in places.items()}
+        look = await self.watch.look([p for e, p in places.items() if not self._known(p)])
+        self._report_orphans(look)
+        return {e: await self._observe(owner, e, places[e], look) for owner, e in externals}
+
+    async def read_log(
+        self, external: External, stream: Literal["stdout", "stderr"], offset: int
+    ) -> LogChunk:
+        """A piece of a run's output."""
+        place = self._places.get(external.name) or await self._place(external.name)
+        return await self._tails.read(place, stream, offset)
+
+    async def _place(self, name: str) -> Place:
+        """The place of a run of which nothing was seen since the daemon began."""
+        answer = (await self._login.call("named", {"name": name})).get("place")
+        match answer:
+            case [str(tag), str(token)]:
+                self._places[name] = Place(tag, token)
+                return self._places[name]
+        raise TransientError(f"run {name} is not on the cluster any more, or not yet")
+
+    def _known(self, place: Place) -> bool:
+        """Whether nothing new can be learned of a run now."""
+        memory = self._remember(place)
+        return memory.over is not None
+
+    def _remember(self, place: Place) -> Memory:
+        now = time.monotonic()
+        memory = self._memory.setdefault(place, Memory(now))
+        memory.asked = now
+        return memory
+
+    async def _observe(
+        self, owner: Owner, external: External, place: Place, look: Look
+    ) -> Observation:
+        memory = self._remember(place)
+        if memory.over is not None:
+            return memory.over
+        if memory.submitted is not None and memory.submitted > look.taken:
+            return _progressing(external.name, owner.uid, f"submitted as job {memory.job}")
+        order = look.records[place.token].order if place.token in look.records else None
+        if order is not None and order.uid != owner.uid:
+            return _progressing(external.name, order.uid, "belongs to another object")
+        verdict = judge(self._evidence(place, memory, look))
+        try:
+            return await self._conclude(owner, external, place, verdict, order)
+        except AdapterError as error:
+            return Unknown(str(error))
+
+    def _evidence(self, place: Place, memory: Memory, look: Look) -> Evidence:
+        rows = look.rows_of(place.token, place.job_name)
+        alive = any(row.state in LIVE for row in rows)
+        memory.unseen = None if alive else memory.unseen or look.taken
+        return Evidence(
+            rows=rows,
+            record=look.records.get(place.token),
+            accounts=look.accounts_of(place.token, place.job_name),
+            has_accounting=look.has_accounting,
+            unseen_for=0.0 if memory.unseen is None else look.taken - memory.unseen,
+            lost_after=self._params.lost_after.total_seconds(),
+        )
+
+    async def _conclude(
+        self, owner: Owner, external: External, place: Place, verdict: Verdict, order: Order | None
+    ) -> Observation:
+        memory = self._remember(place)
+        name, uid = external.name, owner.uid
+        match verdict.kind:
+            case Kind.GONE:
+                recent = memory.submitted is not None and (
+                    time.monotonic() - memory.submitted < self._params.lost_after.total_seconds()
+                )
+                if recent:  # another login node may not show the folder yet
+                    return _progressing(name, uid, "submitted; its folder is not to be seen yet")
+                return Absent()
+            case Kind.ALIVE:
+                memory.hopeless = None
+                return _progressing(name, uid, verdict.message, verdict.reason)
+            case Kind.HOPELESS:
+                return await self._give_up(place, name, uid, verdict)
+            case Kind.LOST:
+                return await self._bury(place, name, uid, verdict)
+            case Kind.BAD:
+                return self._over(place, _ended(name, uid, verdict, order))
+        assert verdict.kind is Kind.GOOD
+        fetched = await self._fetching.fetch(place, order.outputs if order else {})
+        if fetched.left:
+            said = f"it ended well; {fetched.left >> 20} MiB of its outputs are still to be fetched"
+            return _progressing(name, uid, said)
+        if fetched.bad:
+            missing = Verdict(Kind.BAD, fetched.bad, Reason.OUTPUT_MISSING, exit_code=0)
+            return self._over(place, _ended(name, uid, missing, order))
+        done = replace(_ended(name, uid, verdict, order), outputs=fetched.outputs)
+        return self._over(place, done)
+
+    def _over(self, place: Place, found: Found) -> Found:
+        self._remember(place).over = found
+        self.watch.settle(place)
+        self.watch.forget(place)
+        self._forget_old()
+        return found
+
+    async def _give_up(self, place: Place, name: str, uid: str, verdict: Verdict) -> Found:
+        """Say why it cannot start; after a while, take it out of the queue."""
+        memory = self._remember(place)
+        memory.hopeless = memory.hopeless or time.monotonic()
+        if time.monotonic() - memory.hopeless > HOPELESS_AFTER:
+            await self._cancel(Cancellation(place, uid, f"{UNSCHEDULABLE}: {verdict.message}"))
+            self.watch.hurry()
+        return _progressing(name, uid, verdict.message, Reason.UNSCHEDULABLE)
+
+    async def _bury(self, place: Place, name: str, uid: str, verdict: Verdict) -> Found:
+        """Make sure that it can never begin any more; the next look then says that it is lost."""
+        await self._login.call("bury", {"runs": [list(place)]})
+        self.watch.hurry()
+        _log.warning("a run is lost", run=name, why=verdict.message)
+        return _progressing(name, uid, verdict.message)
+
+    def _forget_old(self) -> None:
+        oldest = time.monotonic() - FORGET
+        for place in [p for p, m in self._memory.items() if m.asked < oldest]:
+            del self._memory[place]
+
+    def _report_orphans(self, look: Look) -> None:
+        """Jobs with names like ours and no folder are told of, and left alone."""
+        if not look.whole:
+            return
+        found = frozenset(look.orphans)
+        if found - self._orphans:
+            _log.warning(
+                "jobs of ours without a folder; look, then scancel them", names=sorted(found)
+            )
+        self._orphans = found
+
+    # ---- questions about many
+
+    async def _ask_cancel(self, asked: Sequence[Cancellation]) -> Sequence[str | AdapterError]:
+        request: dict[str, JsonValue] = {
+            "runs": [[c.place.owner, c.place.token, c.uid, c.why] for c in asked],
+            "grace": self._params.grace.total_seconds(),
+        }
+        found = (await self._login.call("cancel", request)).get("runs")
+        told = found if isinstance(found, dict) else {}
+        lost = AmbiguousError("the cluster did not say whether the run was stopped")
+        answers = [told.get(c.place.token) for c in asked]
+        return [answer if isinstance(answer, str) else lost for answer in answers]
+
+    async def _ask_find(
+        self, tags: Sequence[str]
+    ) -> Sequence[Sequence[Mapping[str, JsonValue]] | AdapterError]:
+        answer = (await self._login.call("find", {"owners": list(dict.fromkeys(tags))})).get("runs")
+        runs = [run for run in answer if isinstance(run, dict)] if isinstance(answer, list) else []
+        return [[run for run in runs if run.get("tag") == tag] for tag in tags]
+
+
+def _progressing(
+    name: str, uid: str, message: str, reason: Reason | None = None, digest: str | None = None
+) -> Found:
+    return Found(
+        external=External(RUN_ROLE, name, name),
+        owner_uid=uid,
+        state=State.PROGRESSING,
+        digest=digest,
+        reason=reason,
+        message=message,
+    )
+
+
+def _ended(name: str, uid: str, verdict: Verdict, order: Order | None) -> Found:
+    bad = verdict.kind is Kind.BAD
+    detail: dict[str, JsonValue] = {"job": verdict.job} if verdict.job else {}
+    if verdict.exit_code is not None:
+        detail["exit_code"] = verdict.exit_code
+    return Found(
+        external=External(RUN_ROLE, name, name),
+        owner_uid=uid,
+        state=State.FAILED if bad else State.SUCCEEDED,
+        digest=order.digest if order else None,
+        reason=verdict.reason if bad else None,
+        message=verdict.message,
+        attempt_counts=verdict.counts,
+        detail=detail,
+    )

@@ -1,0 +1,176 @@
+"""One look at a cluster, as values: hop 5. Pure, and wary of what it reads.
+
+The queue's lines, accounting's lines and the runs' own records come in one answer. A line that
+cannot be read is left out; an answer that cannot be read is no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from windlass_adapters.base import TransientError
+from windlass_adapters.slurm.naming import Place
+
+_MOST_INDICES = 200_000
+
+
+class Row(NamedTuple):
+    """One line of the queue."""
+
+    id: str
+    master: str
+    """The array's id, or the job's own."""
+    element: str
+    """``3``, ``[4-9%2]`` for elements that wait, or ``N/A``."""
+    state: str
+    reason: str
+    nodes: str
+    name: str
+
+    @property
+    def label(self) -> str:
+        """The id as Slurm's own commands take it, and as a claim holds it."""
+        return f"{self.master}_{self.element}" if self.element.isdigit() else self.id
+
+
+class Account(NamedTuple):
+    """One line of accounting."""
+
+    id: str
+    """``12`` or ``12_3``."""
+    state: str
+    exit_code: str
+    submitted: str
+    nodes: str
+    name: str
+
+
+class Order(BaseModel):
+    """What a run's folder says of the run."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    uid: str
+    digest: str
+    array: tuple[int, ...] | None = None
+    outputs: dict[str, str] = {}
+    requeue: bool | None = None
+
+
+class Record(BaseModel):
+    """What a run wrote down itself. By element; the index of a run that is no array is empty."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    missing: bool = False
+    """There is no such folder."""
+    order: Order | None = None
+    jobid: str = ""
+    submitting: float | None = None
+    """Seconds since it was given to sbatch."""
+    cancelled: str | None = None
+    """Why it may not run any more."""
+    claims: dict[str, str | None] = {}
+    ends: dict[str, list[str]] = {}
+    """(exit code, job id, restarts) of programs that have ended."""
+    notes: dict[str, list[list[str]]] = {}
+    """(reserved exit, job id) of jobs that ran nothing."""
+    tail: str = ""
+    """The end of what a failed program printed."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything that one look showed."""
+
+    taken: float
+    """When it began, on the monotonic clock."""
+    rows: Mapping[str, Sequence[Row]]
+    """By name of the job."""
+    records: Mapping[str, Record]
+    """By token, of runs that are not simply alive."""
+    submissions: Mapping[str, tuple[str, str]]
+    """Name and index of the array that a run went into, by token."""
+    accounting: Mapping[str, Sequence[Account]] | None
+    """By name of the job; None when there is none or it did not answer."""
+    covered: frozenset[Place] = field(default_factory=frozenset)
+    """Runs that were asked for."""
+    has_accounting: bool = False
+    orphans: tuple[str, ...] = ()
+    """Names of live jobs that look like ours and have no folder."""
+    whole: bool = False
+    """Whether every run below the root was looked at."""
+
+    def rows_of(self, token: str, job_name: str) -> tuple[Row, ...]:
+        """The queue's lines about one run."""
+        name, index = self.submissions.get(token, (job_name, ""))
+        found = self.rows.get(name, ())
+        return tuple(r for r in found if not index or index in expand(r.element))
+
+    def accounts_of(self, token: str, job_name: str) -> tuple[Account, ...] | None:
+        """Accounting's lines about one run."""
+        if self.accounting is None:
+            return None
+        name, index = self.submissions.get(token, (job_name, ""))
+        found = self.accounting.get(name, ())
+        return tuple(a for a in found if not index or a.id.endswith(f"_{index}"))
+
+
+def parse_look(answer: Mapping[str, JsonValue], taken: float) -> Look:
+    """Read the login node's answer. Raises TransientError when it is none."""
+    rows: dict[str, list[Row]] = {}
+    for fields in _lines(answer.get("rows"), len(Row._fields)):
+        rows.setdefault(fields[-1], []).append(Row(*fields))
+    accounting: dict[str, list[Account]] | None = None
+    if isinstance(answer.get("accounting"), list):
+        accounting = {}
+        for fields in _lines(answer["accounting"], len(Account._fields)):
+            accounting.setdefault(fields[-1], []).append(Account(*fields))
+    submissions = {
+        token: (said[0], said[1])
+        for token, said in _mapping(answer.get("submissions")).items()
+        if isinstance(said, list) and len(said) == 2
+        if isinstance(said[0], str) and isinstance(said[1], str)
+    }
+    try:
+        records = {
+            token: Record.model_validate(record)
+            for token, record in _mapping(answer.get("records")).items()
+        }
+    except ValidationError as error:
+        raise TransientError(f"a run's record cannot be read: {error.errors()[0]['msg']}") from None
+    orphans = answer.get("orphans")
+    told = tuple(map(str, orphans)) if isinstance(orphans, list) else ()
+    return Look(taken, rows, records, submissions, accounting, orphans=told)
+
+
+def expand(indices: str) -> frozenset[str]:
+    """``[1-3,9%2]`` or ``4`` as indices; empty for anything else."""
+    found: set[str] = set()
+    for part in indices.strip("[]").partition("%")[0].split(","):
+        first, _, last = part.partition("-")
+        if first.isdecimal() and (not last or last.isdecimal()):
+            low, high = int(first), int(last or first)
+            found.update(map(str, range(low, min(high, low + _MOST_INDICES) + 1)))
+    return frozenset(found)
+
+
+def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:
+    if not isinstance(value, dict):
+        raise TransientError("the look at the queue cannot be read")
+    return value
+
+
+def _lines(value: JsonValue, width: int) -> list[list[str]]:
+    if not isinstance(value, list):
+        raise TransientError("the look at the queue cannot be read")
+    return [
+        [str(each) for each in line]
+        for line in value
+        if isinstance(line, list) and len(line) == width
+    ]

@@ -1,0 +1,159 @@
+"""The one SSH connection: who is believed, what it costs, and what happens when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncssh
+import pytest
+from pydantic import JsonValue
+
+from rig.hpc import Hpc, look, observed, ran, settled, start
+from rig.slurm import Cluster, cluster
+from rig.slurm_site import Site
+from windlass_adapters.base import AdapterError, Found, State, TransientError
+from windlass_schemas import Reason
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Cluster]:
+    """A server that allows two sessions of a connection."""
+    with cluster(Site(max_sessions=2)) as found:
+        yield found
+
+
+async def refusal(hpc: Hpc) -> AdapterError:
+    """What the first question gives."""
+    job = hpc.shell("true")
+    async with hpc.adapter() as adapter:
+        with pytest.raises(AdapterError) as caught:
+            await adapter.find(job.owner)
+        with pytest.raises(AdapterError) as again:
+            await adapter.find(job.owner)
+    assert str(again.value) == str(caught.value), "asked again at once"
+    return caught.value
+
+
+async def test_an_unknown_host_key_stops_everything_before_anything_is_sent(
+    site: Cluster, tmp_path: Path
+) -> None:
+    """No authentication is tried, and not again and again."""
+    other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+    before = site.layout.log("sshd").read_text().count("Postponed publickey")
+    params: dict[str, JsonValue] = {"knownHosts": None, "hostKey": " ".join(other.split()[:2])}
+    error = await refusal(Hpc(site, tmp_path, **params))
+    assert error.reason is Reason.UNAUTHORIZED
+    assert "cannot prove who it is" in str(error)
+    assert site.layout.log("sshd").read_text().count("Postponed publickey") == before
+
+
+async def test_a_pinned_host_key_is_enough(site: Cluster, tmp_path: Path) -> None:
+    """No known_hosts file is needed."""
+    key = " ".join(site.login.known_hosts.read_text().split()[1:3])
+    hpc = Hpc(site, tmp_path, knownHosts=None, hostKey=key)
+    async with hpc.adapter() as adapter:
+        assert (await ran(adapter, hpc.shell("true"))).state is State.SUCCEEDED
+
+
+async def test_a_key_that_is_refused_is_not_tried_in_a_storm(site: Cluster, tmp_path: Path) -> None:
+    """Sites ban who tries too often."""
+    key = tmp_path / "key"
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(key)
+    error = await refusal(Hpc(site, tmp_path, key=f"file:{key}"))
+    assert error.reason is Reason.UNAUTHORIZED
+    assert "does not let us in" in str(error)
+
+
+async def test_trusting_anybody_must_be_spelled_out_and_warns(
+    site: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At each connection."""
+    hpc = Hpc(site, tmp_path, knownHosts=None, insecureIgnoreHostKey=True)
+    async with hpc.adapter() as adapter:
+        await adapter.find(hpc.shell("true").owner)
+    assert "the host key is not verified" in capsys.readouterr().out
+
+
+async def test_the_ssh_configuration_and_jump_hosts_are_honoured(
+    site: Cluster, tmp_path: Path
+) -> None:
+    """A name that only the configuration knows, by way of another machine."""
+    login = site.login
+    config = tmp_path / "config"
+    config.write_text(
+        f"Host hpc\n  HostName {login.host}\n  Port {login.port}\n  User {login.user}\n"
+    )
+    jump: JsonValue = {"host": login.host, "port": login.port, "user": login.user}
+    hpc = Hpc(site, tmp_path, host="hpc", port=None, user=None, sshConfig=str(config))
+    jumping = Hpc(site, tmp_path, jumpHosts=[jump])
+    for each in (hpc, jumping):
+        before = site.authentications()
+        async with each.adapter() as adapter:
+            assert await adapter.find(each.shell("true").owner) == []
+        assert site.authentications() == before + (2 if each is jumping else 1)
+
+
+async def test_fifty_jobs_take_one_authentication_and_two_sessions(
+    site: Cluster, tmp_path: Path
+) -> None:
+    """Submitted together, looked at together; the server allows no third session."""
+    hpc = Hpc(site, tmp_path)
+    jobs = [hpc.shell(f"echo {n} > o", f"job-{n}", uid=f"{n:016}", outputs={"o": "o"})
+            for n in range(50)]  # fmt: skip
+    before = site.authentications()
+    async with hpc.adapter() as adapter:
+        await asyncio.gather(*(adapter.find(job.owner) for job in jobs))
+        made = await asyncio.gather(*(start(adapter, job) for job in jobs))
+        logs = [adapter.read_log(found.external, "stdout", 0) for found in made]
+        found = await asyncio.gather(
+            *(settled(adapter, j.owner, f.external) for j, f in zip(jobs, made, strict=True)), *logs
+        )
+    assert sum(isinstance(f, Found) and f.state is State.SUCCEEDED for f in found) == 50
+    assert site.authentications() == before + 1
+    assert len(hpc.claims()) == 50
+
+
+async def test_one_look_is_one_question_however_many_jobs(site: Cluster, tmp_path: Path) -> None:
+    """To the controller, filtered over there; never its whole table."""
+    hpc = Hpc(site, tmp_path, limits={"poll": "10s"})
+    jobs = [hpc.shell("sleep 30", f"job-{n}", uid=f"{n:016}") for n in range(30)]
+    async with hpc.adapter() as adapter:
+        made = await asyncio.gather(*(start(adapter, job) for job in jobs))
+        site.sdiag_reset()
+        asked = [(j.owner, f.external) for j, f in zip(jobs, made, strict=True)]
+        for _ in range(3):
+            seen = await adapter.observe_many(asked)
+            assert all(isinstance(each, Found) for each in seen.values())
+        counted = site.sdiag()
+        assert counted.get("REQUEST_JOB_USER_INFO", 0) == 1
+        assert counted.get("REQUEST_JOB_INFO", 0) == 0
+
+
+async def test_a_login_node_that_goes_and_comes_back_changes_no_run(
+    site: Cluster, tmp_path: Path
+) -> None:
+    """While it is away every answer is a refusal to answer."""
+    hpc = Hpc(site, tmp_path)
+    job = hpc.shell("sleep 4; echo 1 > o", outputs={"o": "o"})
+    async with hpc.adapter() as adapter:
+        made = await start(adapter, job)
+        await observed(adapter, job.owner, made.external, lambda f: "runs" in f.message, "it runs")
+        site.drop_sessions()
+        site.kill("sshd")
+        error: AdapterError | None = None
+        while error is None:  # what was seen a moment ago is still an answer
+            try:
+                seen = await look(adapter, job.owner, made.external)
+                assert isinstance(seen, Found)
+                assert seen.state is State.PROGRESSING
+                await asyncio.sleep(0.1)
+            except AdapterError as raised:
+                error = raised
+        assert isinstance(error, TransientError)
+        site.start("sshd")
+    async with hpc.adapter() as adapter:
+        found = await settled(adapter, job.owner, made.external)
+    assert found.state is State.SUCCEEDED
+    assert len(hpc.claims()) == 1
