@@ -224,10 +224,18 @@ class Controller:
         with suppress(TimeoutError):
             async with asyncio.timeout(SOURCES_FIRST):
                 await self._all_heard.wait()
-        found = await self._everything()
-        for object_ in found:
-            self._lanes.put(object_.resource)
-        await self._agenda.begin([object_.key for object_ in await self._mine(found)])
+        while True:
+            try:
+                found = await self._store.list()
+                for object_ in found:
+                    self._lanes.put(object_.resource)
+                await self._agenda.begin([object_.key for object_ in await self._mine(found)])
+            except StoreError as error:
+                self.store_error = str(error)
+                _log.error("objects not read; trying again", error=str(error))
+                await asyncio.sleep(self._store_retry)
+            else:
+                return
 
     async def _mine(self, objects: Sequence[Object]) -> Sequence[Object]:
         """What is looked at by this start: with others at work, only what lives on this host."""
@@ -238,16 +246,6 @@ class Controller:
             return objects
         me = next(each for each in alive if each.name == self._roster.name)
         return [object_ for object_ in objects if lane_of(object_.resource) in me.targets]
-
-    async def _everything(self) -> Sequence[Object]:
-        """All objects, however long the store cannot be read."""
-        while True:
-            try:
-                return await self._store.list()
-            except StoreError as error:
-                self.store_error = str(error)
-                _log.error("objects not read; trying again", error=str(error))
-                await asyncio.sleep(STORE_RETRY)
 
     async def _follow(self, source: Source) -> None:
         async def work() -> None:

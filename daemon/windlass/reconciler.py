@@ -22,6 +22,7 @@ from windlass.priority import Priority
 from windlass.reading import Reading
 from windlass.situations import Situations
 from windlass.store.base import (
+    AwayError,
     Claim,
     ExternalRecord,
     LeaseLostError,
@@ -73,7 +74,8 @@ class Reconciler:
             return Result(None)
         except AdapterError as error:
             outcome, result = fail(claim.object, error, pass_, self._draw)
-        except LeaseLostError:  # somebody else has the object now, and nothing was done
+        except (LeaseLostError, AwayError):
+            # Somebody else has the object now, or nobody can say; what was done is in the books.
             raise
         except Exception as error:  # the one broad except: a fault of ours stops one object only
             _log.exception("pass failed unexpectedly", key=str(key), pass_id=pass_.id)

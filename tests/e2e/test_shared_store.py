@@ -12,6 +12,8 @@ import pytest
 from rig.postgres import Postgres, running_postgres
 from rig.project import Project
 
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

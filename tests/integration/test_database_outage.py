@@ -14,7 +14,9 @@ from rig.crew import Crew, crew
 from rig.fault_proxy import FaultProxy
 from rig.postgres import Postgres, running_postgres
 
-COUNT = 25
+COUNT = 15
+
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,13 @@ def working(durable: Postgres, tmp_path: Path) -> Iterator[Crew]:
         yield made
 
 
-@pytest.mark.parametrize("end", [Postgres.stop, Postgres.kill], ids=["stopped", "killed"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(Postgres.stop, id="stopped", marks=pytest.mark.long),
+        pytest.param(Postgres.kill, id="killed"),
+    ],
+)
 def test_daemons_outlive_their_database(
     durable: Postgres, working: Crew, end: Callable[[Postgres], None]
 ) -> None:
@@ -38,7 +46,7 @@ def test_daemons_outlive_their_database(
     working.declare(COUNT)
     hands = [working.start(name, latency=0.1) for name in ("a", "b")]
     working.joined("a", "b")
-    for least in (5, 20):
+    for least in (5, 15):
         working.until(lambda n=least: working.shelf.counts().total() >= n, "some is made")  # type: ignore[misc]  # bound at once
         end(durable)
         durable.start()
@@ -47,7 +55,7 @@ def test_daemons_outlive_their_database(
     assert [hand.process.poll() for hand in hands] == [None, None]
 
 
-@pytest.mark.parametrize("cuts", [4, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("cuts", [2, pytest.param(40, marks=pytest.mark.long)])
 def test_connections_that_break_at_any_moment_lose_nothing_and_double_nothing(
     durable: Postgres, working: Crew, cuts: int
 ) -> None:

@@ -15,7 +15,9 @@ from windlass.store.base import StoreError
 from windlass.store.postgres import PostgresStore
 from windlass_schemas import Reason
 
-COUNT = 30
+COUNT = 15
+
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture

@@ -148,20 +148,17 @@ class Crew:
         """Its name on the server."""
         return self.url.rpartition("/")[2]
 
-    def declare(self, count: int, version: int = 1) -> None:
+    def declare(self, count: int, *, deployments: bool = True) -> None:
         """Save that many Models, each with a Deployment."""
-        documents = [
-            line
-            for i in range(count)
-            for line in (
-                _document("Model", f"m{i}", "source: {file: model.onnx}\n  format: onnx"),
-                _document("Deployment", f"m{i}", f"model: m{i}\n  options: {{}}"),
-            )
-        ]
+        documents: list[str] = []
+        for i in range(count):
+            source = "source: {file: model.onnx}\n  format: onnx"
+            documents.append(_document("Model", f"m{i}", source))
+            if deployments:
+                documents.append(_document("Deployment", f"m{i}", f"model: m{i}"))
         text = "---\n".join(documents)
         draft = self.folder / "draft"
         draft.write_text(text)
-        (self.folder / "specs" / "model.onnx").write_bytes(b"v%d" % version)
         draft.replace(self.folder / "specs" / "all.yaml")
 
     def start(self, name: str, url: str = "", **more: float | bool) -> Hand:

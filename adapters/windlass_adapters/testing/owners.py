@@ -79,7 +79,8 @@ class Owners:
             await (former if len(turns.switches) % 2 else new).finish()
             await (new if len(turns.switches) % 2 else former).finish()
             assert world.writes() == written, "a write with an old token was accepted"
-            assert former.gate.error is None or isinstance(former.gate.error, StoreError)
+            refused = former.gate.error
+            assert refused is None or isinstance(refused, StoreError), f"not refused: {refused!r}"
             assert new.gate.error is None, f"the new owner failed: {new.gate.error!r}"
             await self._check(heir)
             await heir.close()

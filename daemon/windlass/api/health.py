@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 
 from fastapi import APIRouter
@@ -22,6 +23,7 @@ from windlass.api.views import (
     view_source,
 )
 from windlass.clock import utc_now
+from windlass.store.base import StoreError
 
 
 def routes(runtime: Runtime) -> APIRouter:
@@ -49,7 +51,8 @@ def routes(runtime: Runtime) -> APIRouter:
     @router.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Numbers in Prometheus' text format."""
-        await runtime.metrics.refresh(runtime.store, utc_now())
+        with suppress(StoreError):  # that the store is away is what these numbers can tell too
+            await runtime.metrics.refresh(runtime.store, utc_now())
         return Response(runtime.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/api/v1/sources")

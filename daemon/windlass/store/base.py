@@ -40,6 +40,10 @@ class LeaseLostError(StoreError):
     """Another daemon has taken the object over; nothing was written."""
 
 
+class AwayError(StoreError):
+    """The store cannot be reached, or broke off: what was asked for may have happened or not."""
+
+
 class SourceConflictError(StoreError):
     """The key belongs to another source; nothing was written."""
 

@@ -25,6 +25,11 @@ RELISTEN = 1.0
 _log = structlog.get_logger("windlass.store")
 
 
+def application_of(name: str) -> str:
+    """What the server calls the connections of a daemon; it knows so many characters."""
+    return f"windlass {name}"[:63]
+
+
 class Leases(Roster):
     """One daemon's rows."""
 
@@ -73,12 +78,19 @@ class Leases(Roster):
                 f" {other['pid']}, {other['home']}); give this one another name: WINDLASS_NAME"
             )
         self.incarnation = _number(found[0], "incarnation")
+        await self._rows("evict", application=application_of(self.name))
         await self._rows("free")
+
+    def work_on(self, database: Database) -> None:
+        """Say everything further over these connections."""
+        self._db = database
 
     async def beat(self) -> int:
         found = await self._rows("beat", lease=self.lease)
         if not found:
             raise LeaseLostError(f"another daemon named {self.name!r} has started; stop this one")
+        # Who is silent may have stopped in the middle of a transaction, with locks that it holds.
+        await self._rows("evict_silent")
         return _number(found[0], "held")
 
     async def take(self, room: int, full: Sequence[str]) -> Sequence[Due]:

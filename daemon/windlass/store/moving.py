@@ -104,7 +104,7 @@ async def move(file: Path, to: Address, daemon: str) -> tuple[Table, ...]:
             await _check_empty(connection, to)
             for table in tables:
                 await _write(connection, table)
-            await _begin(Session(connection, database), tables, daemon)
+            await _begin(Session(connection), tables, daemon)
             for table in tables:
                 await _check(connection, table)
     finally:

@@ -12,7 +12,7 @@ from functools import cache
 import asyncpg
 
 from windlass.store.address import Address
-from windlass.store.base import StoreError
+from windlass.store.base import AwayError, StoreError
 from windlass.store.queries import load_migrations, load_queries, load_script
 from windlass.store.recording import TakenError
 from windlass.store.rows import Row
@@ -53,7 +53,7 @@ class Database:
         self._pool = pool
         self._application = application
         self.asked = 0
-        """Statements so far."""
+        """How often, each time one transaction or statement."""
         self.on_error: Callable[[], None] = _nothing
         """Called each time that the database could not do its work."""
         self.trouble = ""
@@ -84,6 +84,7 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """One connection of the pool. Whatever goes wrong on it is a StoreError."""
+        self.asked += 1
         try:
             async with (
                 _explained(self.address),
@@ -101,24 +102,22 @@ class Database:
     async def read(self, work: Work[T]) -> T:
         """Run work that is one statement."""
         async with self.connection() as connection:
-            return await work(Session(connection, self))
+            return await work(Session(connection))
 
     async def write(self, work: Work[T]) -> T:
         """Run work in one transaction."""
         async with self.connection() as connection, connection.transaction():
-            return await work(Session(connection, self))
+            return await work(Session(connection))
 
     async def rows(self, statement: str, /, **values: Argument) -> Sequence[Mapping[str, object]]:
         """Run one statement by itself."""
         async with self.connection() as connection:
-            return await Session(connection, self).rows(statement, values)
+            return await Session(connection).rows(statement, values)
 
     async def listener(self) -> asyncpg.Connection:
         """A connection of its own, for hearing what others say. Raises StoreError."""
         async with _explained(self.address):
-            return await asyncpg.connect(
-                **_options(self.address, f"{self._application} listening", timedelta(0))
-            )
+            return await asyncpg.connect(**_options(self.address, self._application, timedelta(0)))
 
     async def close(self) -> None:
         """Let work under way finish, then close."""
@@ -138,16 +137,11 @@ def _nothing() -> None:
     """Nobody counts."""
 
 
-class AwayError(StoreError):
-    """The database cannot be reached, or has ended what it was doing."""
-
-
 class Session(Transaction):
     """Statements on one connection."""
 
-    def __init__(self, connection: asyncpg.Connection, database: Database) -> None:
+    def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
-        self._database = database
 
     async def rows(
         self, statement: str, values: Mapping[str, Argument]
@@ -159,7 +153,6 @@ class Session(Transaction):
         self, statement: str, values: Mapping[str, Argument]
     ) -> Sequence[asyncpg.Record]:
         text, names = _statements()[statement]
-        self._database.asked += 1
         try:
             found: Sequence[asyncpg.Record] = await self._connection.fetch(
                 text, *(values[name] for name in names)
@@ -178,7 +171,6 @@ class Session(Transaction):
     async def many(self, statement: str, rows: Sequence[Mapping[str, Value]], /) -> None:
         if rows:
             text, names = _statements()[statement]
-            self._database.asked += 1
             await self._connection.executemany(
                 text, [tuple(row[name] for name in names) for row in rows]
             )

@@ -12,13 +12,14 @@ from windlass.store import rows
 from windlass.store.address import Address
 from windlass.store.base import Claim, LeaseLostError, Outcome, StoreError
 from windlass.store.books import Books
-from windlass.store.leases import Leases
+from windlass.store.leases import Leases, application_of
 from windlass.store.pool import Argument, Database, Session
 from windlass.store.roster import Member, source_lease
 from windlass.store.statements import T, Transaction, Work
 from windlass_schemas import Key
 
 NEVER = timedelta(days=36500)
+JOINING = "windlass joining"
 
 
 class PostgresStore(Books):
@@ -40,16 +41,20 @@ class PostgresStore(Books):
         ``clock`` is for tests that own the time; else the server's counts, for all daemons alike.
         Raises StoreError.
         """
-        database = await Database.open(address, f"windlass {member.name}", member.lease / 3)
-        store = cls(database, Leases(database, member, clock))
+        idle = member.lease / 3
+        # Under a name of its own until it counts as alive: the sessions of the silent are ended.
+        entrance = await Database.open(address, JOINING, idle)
+        leases = Leases(entrance, member, clock)
         try:
-            await database.rows("put_meta", key="install", value=uuid.uuid4().hex)
-            (found,) = await database.rows("get_meta", key="install")
-            store.install = str(found["value"])
-            await store._leases.join()
-        except BaseException:
-            database.terminate()
-            raise
+            await entrance.rows("put_meta", key="install", value=uuid.uuid4().hex)
+            (found,) = await entrance.rows("get_meta", key="install")
+            await leases.join()
+            database = await Database.open(address, application_of(member.name), idle)
+        finally:
+            entrance.terminate()
+        leases.work_on(database)
+        store = cls(database, leases)
+        store.install = str(found["value"])
         return store
 
     @property

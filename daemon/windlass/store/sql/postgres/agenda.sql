@@ -20,6 +20,17 @@ UPDATE daemon SET until = coalesce(:at, now()) + :lease::interval
 WHERE name = :name AND incarnation = :incarnation
 RETURNING (SELECT count(*) FROM agenda WHERE owner = :me) AS held
 
+-- name: evict
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user
+  AND application_name = :application AND pid <> pg_backend_pid()
+
+-- name: evict_silent
+SELECT pg_terminate_backend(s.pid)
+FROM pg_stat_activity s JOIN daemon d ON s.application_name = left('windlass ' || d.name, 63)
+WHERE s.datname = current_database() AND s.usename = current_user
+  AND d.until <= coalesce(:at, now()) AND d.name <> :name
+
 -- name: retire
 UPDATE daemon SET until = coalesce(:at, now()) WHERE name = :name AND incarnation = :incarnation
 RETURNING name
