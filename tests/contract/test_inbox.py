@@ -268,6 +268,17 @@ async def test_a_transfer_back_waits_for_the_next_snapshot(store: Books) -> None
     assert told.verdict == "conflict"
 
 
+async def test_a_snapshot_that_claims_a_message_s_key_is_told_so(store: Books) -> None:
+    """Its source says which document, who owns the key, and what to do."""
+    await hear(store, put(4, job("train")))
+    await store.apply(Snapshot(SOURCE, "r1", "ann", (job("train"), job("other"))), NOW)
+    found = {state.id: state for state in await store.sources()}
+    (told,) = found[SOURCE].faults
+    assert told.startswith(f"train.yaml:1 SourceConflict: {CI} owns Job/train")
+    assert f"windlass transfer Job/train --to {SOURCE}" in told
+    assert await store.get(Key.parse("Job/other")) is not None
+
+
 async def test_a_transfer_to_a_source_that_does_not_declare_the_key_is_refused(
     store: Books,
 ) -> None:

@@ -30,7 +30,7 @@ async def declare(at: Transaction, snapshot: Snapshot, now: datetime) -> Applied
         "put_source",
         id=snapshot.source,
         revision=snapshot.revision,
-        faults=rows.lines_json([str(fault) for fault in snapshot.faults]),
+        faults=rows.lines_json(_complaints(snapshot, result)),
         blocked=rows.lines_json([str(key) for key in result.blocked]),
         now=rows.time_text(now),
     )
@@ -42,6 +42,17 @@ async def declare(at: Transaction, snapshot: Snapshot, now: datetime) -> Applied
         pruning=tuple(result.delete),
         blocked=tuple(result.blocked),
     )
+
+
+def _complaints(snapshot: Snapshot, result: Takeover) -> list[str]:
+    """What is wrong with a source's set, for people: faults, and keys that others own."""
+    places = {key_of(d.resource): f"{d.path}:{d.line}" for d in snapshot.documents}
+    conflicts = [
+        f"{places[key]} SourceConflict: {owner} owns {key.short}; remove it from one of the two,"
+        f" or: windlass transfer {key.short} --to {snapshot.source}"
+        for key, owner in sorted(result.conflicts.items())
+    ]
+    return [str(fault) for fault in snapshot.faults] + conflicts
 
 
 async def write_takeover(
