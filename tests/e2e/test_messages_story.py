@@ -117,7 +117,7 @@ def test_git_and_messages_give_the_same_state_and_conflict_until_a_transfer(
     project.commit("Declare it here too")
     project.until(lambda: project.object("Job/hello")["conflict"], "the conflict is seen")
     assert project.object("Job/hello")["source"] == "amqp:windlass-publish"
-    assert project.condition("Job/hello", "Ready")[1] == "SourceConflict"
+    project.await_reason("Job/hello", "Stalled", "SourceConflict")
     source = str(project.object("Job/hello")["conflict"])
     assert "belongs to" in project.windlass("transfer", "Job/hello", "--to", source)
     project.until(lambda: project.object("Job/hello")["source"] == source, "git owns it")

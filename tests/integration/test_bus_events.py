@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aio_pika
+from aio_pika.abc import AbstractIncomingMessage
 from cloudevents.core.bindings.rabbitmq import RabbitMQMessage, from_rabbitmq_event
 
 from rig.bus import BusDaemon, Subscriber, bus_daemon, subscriber, until
@@ -177,12 +178,12 @@ async def ask(url: str, question: object) -> list[Event]:
     async with connection:
         channel = await connection.channel()
         mine = await channel.declare_queue(exclusive=True)
+        answers: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        await mine.consume(answers.put, no_ack=True)
         requests = await channel.get_exchange("windlass.requests")
         message = aio_pika.Message(json.dumps(question).encode(), reply_to=mine.name)
-        await requests.publish(message, "snapshot")
-        async with asyncio.timeout(BOUND), mine.iterator(no_ack=True) as answers:
-            async for answer in answers:
-                told.append(json.loads(answer.body))
-                if told[-1]["type"] == "windlass.snapshot.end.v1":
-                    break
+        await requests.publish(message, "snapshot", timeout=BOUND)
+        async with asyncio.timeout(BOUND):
+            while not told or told[-1]["type"] != "windlass.snapshot.end.v1":
+                told.append(json.loads((await answers.get()).body))
     return told
