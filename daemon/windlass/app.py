@@ -22,12 +22,14 @@ from contextlib import (
     suppress,
 )
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from windlass import log
 from windlass.api.runtime import Check, Runtime
 from windlass.api.server import PortUnavailableError, bind, create_app, serve
+from windlass.bus.base import Bus
 from windlass.bus.local import LocalBus
 from windlass.checks import adapter_check
 from windlass.controller import Controller
@@ -38,14 +40,19 @@ from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.settings import Settings
 from windlass.sources.base import Source, SourceUnavailableError
+from windlass.sources.messages import MessageReader, Trust
 from windlass.sources.opening import open_source
 from windlass.store.base import LeaseLostError, Object, Store, StoreError
+from windlass.store.inbox import Inbox
 from windlass.store.lock import FolderLock
 from windlass.store.opening import open_store
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Adapter
 from windlass_schemas import Key
+
+if TYPE_CHECKING:
+    from windlass.bus.wiring import Links
 
 LOCK = "windlass.lock"
 GARBAGE = (50_000, 20, 20)
@@ -71,7 +78,7 @@ class Daemon(Runtime):
         store: Store,
         targets: Targets,
         registry: Registry,
-        source: Source,
+        sources: Sequence[Source],
         metrics: Metrics,
     ) -> None:
         self._settings = settings
@@ -79,16 +86,32 @@ class Daemon(Runtime):
         self._metrics = metrics
         self._targets = targets
         self._registry = registry
-        self._source = source
-        self._bus = LocalBus()
+        self._sources = sources
+        self._bus: Bus = LocalBus() if settings.amqp is None else _amqp_bus(metrics)
+        self.links: Links | None = None
         self.orphans = Orphans(store, targets, metrics)
         reconciler = Reconciler(store, targets, self._metrics.reconcile)
-        self.controller = Controller(reconciler, targets, [source], self._bus, self._metrics)
+        self.controller = Controller(reconciler, targets, sources, self._bus, self._metrics)
 
     @property
     def follows(self) -> str:
         """What it follows, for people."""
-        return self._source.title
+        told = [source.title for source in self._sources]
+        if self._settings.amqp is not None:
+            told.append(f"messages of {self._settings.amqp}")
+        return " and ".join(told)
+
+    def connect(self, reader: MessageReader, inbox: Inbox) -> None:
+        """Take part in what goes over the broker, if there is one."""
+        if self._settings.amqp is None:
+            return
+        from windlass.bus.wiring import connect
+
+        metrics = self._metrics.bus
+        self.links = connect(
+            self._settings.amqp, self._bus, reader, self.controller.hear, self._store, metrics
+        )
+        self.controller.listen(inbox, self.links.intake.run)
 
     @property
     def store(self) -> Store:
@@ -107,35 +130,65 @@ class Daemon(Runtime):
     def enqueue(self, keys: Iterable[Key]) -> None:
         self.controller.enqueue(keys)
 
+    async def transferred(self, to: str) -> None:
+        await self.controller.transferred(to)
+
     def pending(self, key: Key) -> bool:
         return self.controller.pending(key)
 
     async def adapter(self, object: Object) -> Adapter:
         return (await self._targets.of(object, Reading(self._store))).adapter
 
-    def health(self) -> Sequence[Check]:
-        error = self.controller.source_errors.get(self._source.id, "")
-        following = self._source.id in self.controller.following
+    def _source_check(self, source: Source) -> Check:
+        error = self.controller.source_errors.get(source.id, "")
+        following = source.id in self.controller.following
         told = "followed" if following else "stands by: another daemon follows it"
-        checks = [Check(f"source {self._source.id}", not error, error or told)]
+        return Check(f"source {source.id}", not error, error or told)
+
+    def health(self) -> Sequence[Check]:
+        checks = [self._source_check(source) for source in self._sources]
         error = self.controller.store_error
         checks.append(Check("store", not error, error or "takes writes"))
         checks += [
             Check(f"adapter {name}", False, f"cannot be loaded: {why}")
             for name, why in self._registry.broken.items()
         ]
+        if self.links is not None:
+            checks += [
+                Check(f"broker {link.name}", link.state.up, link.state.message)
+                for link in self.links.all
+            ]
         queue = self.controller.queue
         checks.append(Check("queue", True, f"{len(queue)} due, {queue.active} worked on"))
         return checks
 
     def notes(self) -> Sequence[str]:
-        return self._source.notes()
+        return [note for source in self._sources for note in source.notes()]
 
     def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[int]]:
         return self._bus.subscribe()
 
 
-def run(path: Path, worktree: bool, settings: Settings) -> int:
+def _amqp_bus(metrics: Metrics) -> Bus:
+    """The client library is loaded by those who have a broker."""
+    from windlass.bus.events import AmqpBus
+
+    return AmqpBus(metrics.bus)
+
+
+def _trust(settings: Settings) -> Trust | None:
+    """Who may publish specs. Raises StartError."""
+    if settings.amqp_publishers is None:
+        return None
+    from windlass.bus.signing import Publishers, PublishersError
+
+    try:
+        return Publishers.read(settings.amqp_publishers)
+    except PublishersError as error:
+        raise StartError(str(error)) from error
+
+
+def run(path: Path | None, worktree: bool, settings: Settings) -> int:
     """Run a daemon until it is told to stop; its exit code. Raises StartError."""
     # What is read stays: looking for garbage in it every 700 allocations costs a third of a start.
     gc.set_threshold(*GARBAGE)
@@ -159,7 +212,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def _run(path: Path, worktree: bool, settings: Settings) -> None:
+async def _run(path: Path | None, worktree: bool, settings: Settings) -> None:
     settings = settings.model_copy(update={"state": settings.state.absolute()})
     async with AsyncExitStack() as stack:
         stack.enter_context(FolderLock(settings.state / LOCK))
@@ -171,17 +224,18 @@ async def _run(path: Path, worktree: bool, settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def _compose(path: Path, worktree: bool, settings: Settings) -> AsyncIterator[Daemon]:
+async def _compose(path: Path | None, worktree: bool, settings: Settings) -> AsyncIterator[Daemon]:
     """Put a daemon together; on the way out close adapters, then the store."""
     registry, metrics = Registry(), Metrics()
     artifacts = ArtifactStore(settings.artifacts or settings.state / "artifacts")
-    source = await open_source(
-        path,
-        worktree=worktree,
-        keep=artifacts.put_stream,
-        check=adapter_check(registry),
-        cache=settings.state / READ,
-    )
+    trust = _trust(settings)
+    keep, check = artifacts.put_stream, adapter_check(registry)
+    sources: list[Source] = []
+    if path is not None:
+        cache = settings.state / READ
+        sources.append(
+            await open_source(path, worktree=worktree, keep=keep, check=check, cache=cache)
+        )
     store = await open_store(settings, metrics.sharing.database_errors.inc)
     targets = Targets(
         store,
@@ -192,7 +246,9 @@ async def _compose(path: Path, worktree: bool, settings: Settings) -> AsyncItera
         metrics.reconcile.backend_calls,
     )
     try:
-        yield Daemon(settings, store, targets, registry, source, metrics)
+        daemon = Daemon(settings, store, targets, registry, sources, metrics)
+        daemon.connect(MessageReader(keep, check, trust), store)
+        yield daemon
     finally:
         await targets.close()
         await store.close()
@@ -206,6 +262,7 @@ async def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) ->
         async with asyncio.TaskGroup() as group:
             group.create_task(serve(create_app(daemon), listener, api_stop))
             group.create_task(daemon.orphans.run(api_stop))
+            links = group.create_task(daemon.links.run_outward()) if daemon.links else None
             try:
                 _log.info(
                     "windlass is up",
@@ -216,6 +273,8 @@ async def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) ->
                 await daemon.controller.run(stop, settings.workers, settings.stop_grace)
             finally:
                 api_stop.set()
+                if links is not None:
+                    links.cancel()
 
 
 @contextmanager

@@ -6,8 +6,9 @@ Every task has a parent here. A source that breaks ends the daemon; a pass that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import structlog
 
@@ -20,6 +21,7 @@ from windlass.sources.base import Source, SourceUnavailableError
 from windlass.standing import while_held
 from windlass.store.base import Applied, LeaseLostError, Snapshot, StoreError
 from windlass.store.declaring import lane_of
+from windlass.store.inbox import MESSAGE_SOURCES, Inbox, Receipt, SpecMessage
 from windlass.store.roster import Roster, source_lease, source_of
 from windlass.targets import Targets
 from windlass.workqueue import QueueClosed, WorkQueue
@@ -29,6 +31,10 @@ STORE_RETRY = 5.0
 """Seconds until a write is tried again that the store did not take."""
 AWAY_RETRY = 1.0
 """The same for a store that is a server: it is away, and comes back without anybody making room."""
+RELAY_BATCH = 500
+"""Events that are handed to the bus at once."""
+BUS_RETRY = 1.0
+"""Seconds until events are offered again to a bus that was away."""
 RELAY_INTERVAL = 5.0
 """Seconds after which the outbox is read although nothing has said that it has grown."""
 SOURCES_FIRST = 5.0
@@ -43,6 +49,9 @@ DEFAULT_LANE_BOUND = 8
 """How many objects of a target that is not open yet may be worked on at once."""
 
 _log = structlog.get_logger("windlass.controller")
+
+T = TypeVar("T")
+Feed = Callable[[], Coroutine[None, None, None]]
 
 
 class Lanes:
@@ -99,12 +108,19 @@ class Controller:
             self._all_heard.set()
         self._vacancy = asyncio.Event()
         """Set when another daemon has left what only one does."""
+        self._inbox: Inbox | None = None
+        self._feeds: list[Feed] = []
         self.following: set[str] = set()
         """Sources that this daemon follows now; the others, another one does."""
         self.source_errors: dict[str, str] = {}
         """By source id: why it cannot be read at the moment."""
         self.store_error = ""
         """Why the store did not take the last write; empty when it did."""
+
+    def listen(self, inbox: Inbox, feed: Feed) -> None:
+        """Take messages too, which ``feed`` brings to ``hear`` until it is cancelled."""
+        self._inbox = inbox
+        self._feeds.append(feed)
 
     async def run(self, stop: asyncio.Event, workers: int, grace: float) -> None:
         """Run ``workers`` workers until ``stop`` is set; passes under way get ``grace`` seconds."""
@@ -113,6 +129,7 @@ class Controller:
         await self._part_with_others()
         async with asyncio.TaskGroup() as group:
             feeding = [group.create_task(self._follow(source)) for source in self._sources]
+            feeding += [group.create_task(feed()) for feed in self._feeds]
             feeding.append(group.create_task(self._agenda.feed(workers)))
             feeding.append(group.create_task(self._tell_notes()))
             feeding.append(group.create_task(self._look_at_all()))
@@ -120,7 +137,7 @@ class Controller:
             lasting = [group.create_task(self._only_here("outbox", self._relay))]
             if self._roster is not None:
                 lasting.append(group.create_task(self._beat(self._roster)))
-                lasting.append(group.create_task(self._hear(self._roster)))
+                lasting.append(group.create_task(self._hear_others(self._roster)))
             await stop.wait()
             await _cancel(feeding)
             if self._shared is not None:
@@ -171,7 +188,7 @@ class Controller:
                 _log.error("not known to be alive; trying again", error=str(error))
             await asyncio.sleep(roster.lease.total_seconds() / 3)
 
-    async def _hear(self, roster: Roster) -> None:
+    async def _hear_others(self, roster: Roster) -> None:
         """What others say has happened is looked up at once."""
         async with roster.hints() as hints:
             async for what in hints:
@@ -189,7 +206,9 @@ class Controller:
         """Objects of sources that nobody follows any more stay; people may delete them by hand."""
         followed = {source.id for source in self._sources} | await self._followed_elsewhere()
         for state in await self._store.sources():
-            if state.id not in followed:
+            if self._feeds and state.id.startswith(MESSAGE_SOURCES):
+                await self._store.fail_source(state.id, "", self._clock())
+            elif state.id not in followed:
                 error = "not followed by this daemon; its objects stay until windlass delete"
                 await self._store.fail_source(state.id, error, self._clock())
 
@@ -294,23 +313,56 @@ class Controller:
                 return
             await self._agenda.declared(applied.changed)
 
+    async def _let_go(self, key: Key, to: str) -> None:
+        """A key is free that another source declares too."""
+        if self._inbox is None or not to.startswith(MESSAGE_SOURCES):
+            await self._take_again(to)
+            return
+        async with self._taking:
+            taken = await self._inbox.retake(key, to, self._clock())
+            await self._agenda.declared(taken)
+
+    async def transferred(self, to: str) -> None:
+        """A key has another owner now: what that one declares comes into force."""
+        await self._take_again(to)
+
+    async def hear(self, messages: Sequence[SpecMessage]) -> Sequence[Receipt]:
+        """Write what messages declare, however long the store refuses it; durable on return."""
+        inbox = self._inbox
+        assert inbox is not None, "listen was called"
+        for message in messages:
+            if message.document is not None:
+                self._lanes.put(message.document.key, lane_of(message.document.resource))
+        async with self._taking:
+            receipts = await self._insist(lambda: inbox.receive(messages, self._clock()))
+            due = [r.key for r in receipts if r.is_due and r.key is not None]
+            await self._agenda.declared(tuple(dict.fromkeys(due)))
+        if any(receipt.verdict in ("refused", "conflict") for receipt in receipts):
+            self._tell_news()
+        return receipts
+
     async def _apply(self, snapshot: Snapshot) -> Applied:
+        applied = await self._insist(lambda: self._store.apply(snapshot, self._clock()))
+        changed = frozenset(applied.changed)
+        for document in snapshot.documents:
+            if document.key in changed:
+                self._lanes.put(document.key, lane_of(document.resource))
+        return applied
+
+    async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write what is declared. Raises LeaseLostError, and waits out everything else."""
         while True:
             try:
-                applied = await self._store.apply(snapshot, self._clock())
+                result = await write()
             except LeaseLostError:
                 raise
             except StoreError as error:
                 self.store_error = str(error)
-                _log.error("revision not written; trying again", error=str(error))
+                _log.error("what is declared is not written; trying again", error=str(error))
                 await asyncio.sleep(self._store_retry)
             else:
                 self.store_error = ""
-                changed = frozenset(applied.changed)
-                for document in snapshot.documents:
-                    if document.key in changed:
-                        self._lanes.put(document.key, lane_of(document.resource))
-                return applied
+                return result
 
     async def _tell_notes(self) -> None:
         told: tuple[str, ...] = ()
@@ -321,6 +373,11 @@ class Controller:
                     _log.warning(note)
             told = notes
             await asyncio.sleep(NOTES_INTERVAL)
+
+    def _tell_news(self) -> None:
+        """There are new events."""
+        self._outbox_grew.set()
+        self._bus.wake()
 
     # -- hops 4 to 8 ------------------------------------------------------------------------------
 
@@ -350,10 +407,10 @@ class Controller:
             return
         self.store_error = "" if result.changed else self.store_error
         if result.changed:
-            self._outbox_grew.set()
+            self._tell_news()
         await self._agenda.passed(key, result)
         if result.freed:
-            await self._take_again(result.freed)
+            await self._let_go(key, result.freed)
 
     async def _relay(self) -> None:
         """Publish what the outbox holds, in order, and only then mark it. At least once."""
@@ -363,6 +420,8 @@ class Controller:
                 await self._publish_all()
             except OSError as error:
                 _log.warning("bus is away; events wait in the outbox", error=str(error))
+                await asyncio.sleep(BUS_RETRY)
+                continue
             except StoreError as error:
                 _log.warning("outbox not read; trying again", error=str(error))
             try:
@@ -372,9 +431,8 @@ class Controller:
                 continue
 
     async def _publish_all(self) -> None:
-        while batch := await self._store.unpublished(100):
-            for _, event in batch:
-                await self._bus.publish(event)
+        while batch := await self._store.unpublished(RELAY_BATCH):
+            await self._bus.publish([event for _, event in batch])
             await self._store.published([position for position, _ in batch], self._clock())
 
 

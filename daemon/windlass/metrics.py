@@ -103,6 +103,40 @@ class ReconcileMetrics:
         )
 
 
+class BusMetrics:
+    """What goes over the broker."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        prefix = "windlass_bus_"
+        self.consumed = Counter(
+            f"{prefix}spec_messages",
+            "Spec messages by verdict: accepted, unchanged, deleting, duplicate, stale, conflict,"
+            " refused.",
+            ["verdict"],
+            registry=registry,
+        )
+        self.dead_lettered = Counter(
+            f"{prefix}dead_lettered", "Refused messages that were kept aside.", registry=registry
+        )
+        self.published = Counter(
+            f"{prefix}events_published", "Events that the broker has confirmed.", registry=registry
+        )
+        self.rejected = Counter(
+            f"{prefix}events_rejected",
+            "Events that a subscriber's queue refused for good.",
+            registry=registry,
+        )
+        self.snapshots = Counter(
+            f"{prefix}snapshots", "Snapshots that were asked for and sent.", registry=registry
+        )
+        self.connects = Counter(
+            f"{prefix}connects", "Times that a link was made, by link.", ["link"], registry=registry
+        )
+        self.up = Gauge(
+            f"{prefix}up", "Whether a link is at work, by link.", ["link"], registry=registry
+        )
+
+
 class SharingMetrics:
     """How the work is shared with other daemons."""
 
@@ -131,6 +165,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.workqueue = WorkqueueMetrics(self.registry)
         self.reconcile = ReconcileMetrics(self.registry)
+        self.bus = BusMetrics(self.registry)
+        self.outbox_depth = Gauge(
+            "windlass_outbox_depth",
+            "Events that the bus has not confirmed.",
+            registry=self.registry,
+        )
         self.sharing = SharingMetrics(self.registry)
         self.outbox_lag = Gauge(
             "windlass_outbox_lag_seconds",
@@ -178,6 +218,7 @@ class Metrics:
         waiting = await store.unpublished(1)
         lag = (now - waiting[0][1].time).total_seconds() if waiting else 0.0
         self.outbox_lag.set(max(lag, 0.0))
+        self.outbox_depth.set(await store.backlog())
 
     def count_api_calls(self, target: str, calls: Mapping[tuple[str, str], int]) -> None:
         """Take over what an adapter has counted."""

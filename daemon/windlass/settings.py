@@ -8,6 +8,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from windlass.bus.address import Address
+
 
 class Settings(BaseSettings):
     """What one daemon needs to know before it starts. Nothing that a spec can say."""
@@ -40,3 +42,18 @@ class Settings(BaseSettings):
     """How many objects are worked on at once, over all targets."""
     stop_grace: float = Field(default=30.0, ge=0)
     """Seconds that passes under way get at a stop."""
+    amqp_url: SecretStr = SecretStr("")
+    """The broker: ``amqp://USER@HOST/VHOST``, ``amqps://`` for TLS, or ``env:`` or ``file:`` where
+    that stands. Empty: no broker."""
+    amqp_password: SecretStr = SecretStr("")
+    """Where its password is: ``env:NAME`` or ``file:PATH``. Empty: in the URL."""
+    amqp_ca: Path | None = None
+    """PEM file of the authority that signs the broker's certificate; without it, the system's."""
+    amqp_publishers: Path | None = None
+    """File that says who may publish specs; with it, unsigned messages are refused."""
+
+    @property
+    def amqp(self) -> Address | None:
+        """Where the broker is, if there is one."""
+        url = self.amqp_url.get_secret_value()
+        return Address(url, self.amqp_password.get_secret_value(), self.amqp_ca) if url else None

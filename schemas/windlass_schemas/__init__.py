@@ -12,7 +12,14 @@ from windlass_schemas.deployment import (
     Shadow,
     Stabilisation,
 )
-from windlass_schemas.events import CONDITION_EVENT, DELETED_EVENT, CloudEvent, ConditionData
+from windlass_schemas.events import (
+    CONDITION_EVENT,
+    DELETED_EVENT,
+    REFUSED_EVENT,
+    UNREAD,
+    CloudEvent,
+    ConditionData,
+)
 from windlass_schemas.job import BEST_PARAMS, Job, JobInput, JobSpec
 from windlass_schemas.key import DEFAULT_NAMESPACE, Key
 from windlass_schemas.metadata import Metadata
@@ -56,6 +63,8 @@ __all__ = [
     "KINDS",
     "MEMORY_PATTERN",
     "MODEL_ARTIFACT",
+    "REFUSED_EVENT",
+    "UNREAD",
     "Artifact",
     "Autoscaling",
     "Canary",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Literal
 
 from windlass_schemas.base import Frozen
+from windlass_schemas.key import Key
 from windlass_schemas.reasons import Reason
 from windlass_schemas.status import ConditionType, Health, Sync, Truth
 
@@ -13,6 +15,10 @@ CONDITION_EVENT = "windlass.object.condition.v1"
 """Type of the event that a condition's transition causes."""
 DELETED_EVENT = "windlass.object.deleted.v1"
 """Type of the last event of an object: everything that it held is gone or left behind."""
+REFUSED_EVENT = "windlass.message.refused.v1"
+"""Type of the event that a refused spec message causes, in a stream of its source's own."""
+UNREAD = Key("Message", "default", "unread")
+"""Subject of such an event when the message does not say what it speaks of."""
 
 
 class ConditionData(Frozen):
@@ -23,7 +29,7 @@ class ConditionData(Frozen):
     """1, 2, 3, ... per object, without a gap."""
     generation: int
     observed_generation: int
-    condition: ConditionType | Literal["Deleted"]
+    condition: ConditionType | Literal["Deleted", "Refused"]
     from_status: Truth
     to_status: Truth
     reason: Reason
@@ -53,3 +59,8 @@ class CloudEvent(Frozen):
     def routing_key(self) -> str:
         """``windlass.<kind>.<namespace>.<name>.<condition>``, all lower case."""
         return ".".join(("windlass", *self.subject.split("/"), self.data.condition)).lower()
+
+
+def stream_of(source: str) -> str:
+    """The uid of the stream in which the refusals of a message source are numbered."""
+    return hashlib.sha256(source.encode()).hexdigest()[:32]

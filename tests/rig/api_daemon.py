@@ -180,6 +180,9 @@ class ApiDaemon(Runtime):
     def enqueue(self, keys: Iterable[Key]) -> None:
         self.enqueued.extend(keys)
 
+    async def transferred(self, to: str) -> None:
+        self.said.append(f"transferred to {to}")
+
     def pending(self, key: Key) -> bool:
         return key in self.busy
 

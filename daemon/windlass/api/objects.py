@@ -17,6 +17,7 @@ from windlass.api.views import (
     ObjectView,
     Problem,
     SuspendBody,
+    TransferBody,
     suspension_of,
     view_entry,
     view_object,
@@ -31,6 +32,7 @@ from windlass.store.base import (
     StoreError,
     SuspendObject,
     SyncObject,
+    Transfer,
 )
 from windlass_schemas import Key
 
@@ -136,6 +138,14 @@ def _asking(router: APIRouter, runtime: Runtime) -> None:
                 "remove it there and commit",
             )
         return await ask(ResumeObject(key, user))
+
+    @router.post(f"{one}/transfer", status_code=202, responses=conflict)
+    async def transfer(key: ObjectKey, body: TransferBody, user: User = "api") -> Accepted:
+        """Let another source that declares the object own it."""
+        await find(runtime, key)
+        accepted = await ask(Transfer(key, body.to, user))
+        await runtime.transferred(body.to)
+        return accepted
 
     @router.delete(one, status_code=202, responses=conflict)
     async def delete(key: ObjectKey, user: User = "api") -> Accepted:

@@ -46,6 +46,10 @@ class Runtime(Protocol):
         """Look at these objects now; a person asked for it."""
 
     @abstractmethod
+    async def transferred(self, to: str) -> None:
+        """An object has that source for its owner now: what that one declares comes into force."""
+
+    @abstractmethod
     def pending(self, key: Key) -> bool:
         """Whether the key is queued or being worked on."""
 

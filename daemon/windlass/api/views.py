@@ -227,6 +227,13 @@ class ApproveBody(View):
     """The revision, or its first characters."""
 
 
+class TransferBody(View):
+    """Who is to own an object."""
+
+    to: str
+    """The id of a source that declares it too."""
+
+
 def view_object(found: Object, *, pending: bool, now: datetime) -> ObjectView:
     """The view of an object as it is stored."""
     document = dump_resource(found.resource)

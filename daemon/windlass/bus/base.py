@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -14,12 +14,15 @@ class Bus(Protocol):
     """Carries events to subscribers, at least once and in order per object."""
 
     @abstractmethod
-    async def publish(self, event: CloudEvent) -> None:
-        """Hand one event over; returns when it is safe. Raises OSError when the bus is away."""
+    def wake(self) -> None:
+        """There are new events in the store: those who follow it in this process look again."""
 
     @abstractmethod
-    def wake(self) -> None:
-        """Another daemon has written events: wake who has subscribed in this process."""
+    async def publish(self, events: Sequence[CloudEvent]) -> None:
+        """Hand events over in their order; returns when all are safe.
+
+        Raises OSError when the bus is away; then any of them may have been carried.
+        """
 
     @abstractmethod
     def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -17,12 +17,12 @@ class LocalBus(Bus):
     def __init__(self) -> None:
         self._flags: set[asyncio.Event] = set()
 
-    async def publish(self, event: CloudEvent) -> None:
-        self.wake()
-
     def wake(self) -> None:
         for flag in self._flags:
             flag.set()
+
+    async def publish(self, events: Sequence[CloudEvent]) -> None:
+        return
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[AsyncIterator[int]]:

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from windlass.api.views import Accepted, ApproveBody, SuspendBody
+from windlass.api.views import Accepted, ApproveBody, SuspendBody, TransferBody
 from windlass.cli.client import Client, path_of
 from windlass.cli.failure import Failure
 from windlass.cli.naming import key_of
@@ -44,6 +44,13 @@ def delete(client: Client, name: str) -> None:
     key = key_of(name)
     client.call("DELETE", path_of(key), Accepted)
     say(f"{key.short} is being deleted")
+
+
+def transfer(client: Client, name: str, to: str) -> None:
+    """``windlass transfer``."""
+    key = key_of(name)
+    client.call("POST", f"{path_of(key)}/transfer", Accepted, body=TransferBody(to=to))
+    say(f"{key.short} belongs to {to} now")
 
 
 def approve(client: Client, revision: str) -> None:

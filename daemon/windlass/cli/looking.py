@@ -130,15 +130,21 @@ def history(client: Client, name: str, limit: int, output: Literal["json"] | Non
     Table(rows.HISTORY_COLUMNS, [rows.history_row(entry) for entry in found.entries]).show()
 
 
+def event_table(output: Literal["json"] | None) -> Table:
+    """A table that events are added to; its headers are printed, unless programs read it."""
+    widths = ("0000-00-00T00:00:00+0000", "Deployment/" + "x" * 16, "Reconciling", "Unknown")
+    table = Table(rows.EVENT_COLUMNS, [(*widths, "ProgressingWithRetry", "")])
+    if output is None:
+        table.add(rows.EVENT_COLUMNS)
+    return table
+
+
 def events(
     client: Client, name: str | None, watch: bool, tail: int | None, output: Literal["json"] | None
 ) -> None:
     """``windlass events``."""
     key = key_of(name) if name else None
-    widths = ("0000-00-00T00:00:00+0000", "Deployment/" + "x" * 16, "Reconciling", "Unknown")
-    table = Table(rows.EVENT_COLUMNS, [(*widths, "ProgressingWithRetry", "")])
-    if output is None:
-        table.add(rows.EVENT_COLUMNS)
+    table = event_table(output)
     if watch:
         for logged in client.follow(tail=10 if tail is None else tail, key=key):
             if output == "json":

@@ -89,7 +89,10 @@ def _show(error: str, hint: str) -> None:
 
 @app.command()
 def up(
-    path: Annotated[Path, typer.Argument(help="A folder with specs.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="A folder with specs; without it, only what messages declare."),
+    ] = None,
     worktree: Worktree = False,
     state: State = None,
     api_host: Annotated[
@@ -105,7 +108,10 @@ def up(
         int | None, typer.Option(help="Objects worked on at once.  [default: 32]")
     ] = None,
 ) -> int:
-    """Start the daemon: follow the specs at PATH and make them so. Ctrl-C stops it."""
+    """Start the daemon: follow the specs at PATH, and messages, and make them so.
+
+    WINDLASS_AMQP_URL names the broker. Ctrl-C stops it.
+    """
     from windlass.cli.running import up
 
     flags = {"api_host": api_host, "api_port": api_port, "serving_port": serving_port}
@@ -185,9 +191,20 @@ def events(
         int | None, typer.Option(min=0, help="Only the newest so many.  [default: all; 10 with -w]")
     ] = None,
     output: JsonOutput = None,
+    amqp: Annotated[
+        bool, typer.Option("--amqp", help="From the broker (WINDLASS_AMQP_URL); with -w.")
+    ] = False,
     server: Server = SERVER,
 ) -> None:
     """List the events: every change of a condition."""
+    if amqp:
+        from windlass.cli.failure import Failure
+        from windlass.cli.publishing import watch_broker
+
+        if not watch or tail is not None:
+            raise Failure("a broker has no past events", "windlass events -w --amqp")
+        watch_broker(name, output)
+        return
     from windlass.cli.looking import events
 
     with _daemon(server) as client:
@@ -300,6 +317,43 @@ def delete(name: Name, server: Server = SERVER) -> None:
 
     with _daemon(server) as client:
         delete(client, name)
+
+
+@app.command()
+def transfer(
+    name: Name,
+    to: Annotated[str, typer.Option("--to", metavar="SOURCE", help="A source that declares it.")],
+    server: Server = SERVER,
+) -> None:
+    """Let another source that declares an object own it."""
+    from windlass.cli.asking import transfer
+
+    with _daemon(server) as client:
+        transfer(client, name, to)
+
+
+@app.command()
+def publish(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Files or folders with specs.")
+    ] = None,
+    delete: Annotated[
+        list[str] | None, typer.Option("--delete", metavar="KIND/NAME", help="Withdraw an object.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="For the daemon's answers.")] = False,
+    timeout: Annotated[str, typer.Option(help="How long to wait.")] = "30s",
+    source: Annotated[
+        str | None,
+        typer.Option(envvar="WINDLASS_PUBLISH_SOURCE", help="Who publishes.  [windlass-publish]"),
+    ] = None,
+    revision: Annotated[
+        int | None, typer.Option(min=1, help="Rises with each change.  [default: the time]")
+    ] = None,
+) -> None:
+    """Publish specs on the broker (WINDLASS_AMQP_URL). Needs no daemon to be there now."""
+    from windlass.cli.publishing import publish
+
+    publish(paths or [], delete or [], source, revision, timeout if wait else None)
 
 
 @app.command()

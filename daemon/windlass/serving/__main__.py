@@ -20,11 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
 from starlette.applications import Starlette
 
+from windlass.bus.address import Address
 from windlass.serving.access import LOOK, Keys
 from windlass.serving.admin import Admin
 from windlass.serving.deployments import Deployments
@@ -36,6 +38,9 @@ from windlass.serving.metrics import Metrics
 from windlass.serving.pages import Pages
 from windlass.serving.process import Certificate, Folder, Place, StartError, public_socket
 from windlass.serving.usage import WRITE, Usage
+
+if TYPE_CHECKING:
+    from windlass.serving.bus import InferenceBus
 
 LOADERS = 2
 """Versions that are loaded at the same time, over all Deployments."""
@@ -107,8 +112,12 @@ async def serve(folder: Folder, place: Place) -> None:
             log.info("serving", **where, pid=os.getpid(), version=version)
             refreshing = tasks.create_task(_again_and_again(LOOK, keys.refresh))
             keeping = tasks.create_task(_again_and_again(WRITE, usage.write))
+            bus = _bus(inference)
+            answering = tasks.create_task(bus.run()) if bus is not None else None
             await stop.wait()
             log.info("stopping", grace=STOP_GRACE)
+            if answering is not None:
+                answering.cancel()
         refreshing.cancel()
         keeping.cancel()
         usage.write()
@@ -116,6 +125,17 @@ async def serve(folder: Folder, place: Place) -> None:
         deployments.cancel()
     folder.withdraw()
     log.info("stopped")
+
+
+def _bus(inference: Inference) -> InferenceBus | None:
+    """What the environment says of a broker; an argument would show its password to everybody."""
+    address = Address.from_environment()
+    if address is None:
+        return None
+    from windlass.serving.bus import InferenceBus  # most processes have no broker
+
+    served = inference.deployments.all
+    return InferenceBus(address, inference.infer, lambda: [each.name for each in served()])
 
 
 async def _again_and_again(seconds: float, act: Callable[[], None]) -> None:

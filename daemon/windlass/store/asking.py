@@ -14,8 +14,11 @@ from windlass.store.base import (
     StoreError,
     SuspendObject,
     SyncObject,
+    Transfer,
 )
 from windlass.store.declaring import entry_row
+from windlass.store.hearing import put_said
+from windlass.store.inbox import MESSAGE_SOURCES
 from windlass.store.rows import Row
 from windlass.store.statements import Transaction
 from windlass_schemas import Key
@@ -41,6 +44,9 @@ async def ask(at: Transaction, request: Request, now: datetime) -> tuple[Key, ..
         case ResumeObject():
             await at.one("set_suspended", key=key, reason="")
             action = "Resumed"
+        case Transfer(to=to):
+            await _transfer(at, row, request.key, to, now)
+            action, message = "Transferred", f"from {row['source']} to {to}"
         case SyncObject(token=token):
             await at.one("set_sync_token", key=key, token=token)
             action = "SyncRequested"
@@ -53,10 +59,30 @@ async def _check_deletable(at: Transaction, row: Row) -> None:
     """A declared object would come back: whoever wants it gone removes the document."""
     failed = {source["id"] for source in await at.all("sources") if source["error"]}
     if not row["prune"] and not row["deleting_since"] and row["source"] not in failed:
+        if rows.text(row, "source").startswith(MESSAGE_SOURCES):
+            name = Key.parse(rows.text(row, "key")).short
+            raise StoreError(
+                f"{row['source']} declares it by message; withdraw it:"
+                f" windlass publish --delete {name}"
+            )
         raise StoreError(
             f"{row['source']} declares it at {row['path']}:{row['line']} and would declare it"
             " again; remove it there and commit"
         )
+
+
+async def _transfer(at: Transaction, row: Row, key: Key, to: str, now: datetime) -> None:
+    """Both go on declaring the key; what changes is which of them counts."""
+    if row["source"] == to:
+        raise StoreError(f"{to} owns {key.short} already; see: windlass describe {key.short}")
+    heard = await at.one("heard", source=to, id="", key=str(key))
+    said = heard is not None and heard["said"] is not None
+    if row["conflict"] != to and not said:
+        also = f"; {row['conflict']} does" if row["conflict"] else ""
+        raise StoreError(f"{to} does not declare {key.short}{also}; declare it there first")
+    await at.one("set_owner", key=str(key), source=to, conflict=rows.text(row, "source"))
+    if heard is not None and said:
+        await put_said(at, heard, key, to, now)
 
 
 async def _approve(at: Transaction, request: Approve, now: datetime) -> tuple[Key, ...]:

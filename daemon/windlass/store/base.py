@@ -347,7 +347,18 @@ class Approve:
     author: str
 
 
-Request = Delete | SuspendObject | ResumeObject | SyncObject | Approve
+@dataclass(frozen=True)
+class Transfer:
+    """Let another source that declares the key too own it from now on. What runs stays as it is,
+    until what the new owner declares differs."""
+
+    key: Key
+    to: str
+    """The source's id."""
+    author: str
+
+
+Request = Transfer | Delete | SuspendObject | ResumeObject | SyncObject | Approve
 
 
 class Store(Protocol):
@@ -425,6 +436,10 @@ class Store(Protocol):
     @abstractmethod
     async def unpublished(self, limit: int) -> Sequence[tuple[int, CloudEvent]]:
         """Outbox rows that no bus has confirmed, oldest first."""
+
+    @abstractmethod
+    async def backlog(self) -> int:
+        """How many outbox rows no bus has confirmed."""
 
     @abstractmethod
     async def published(self, positions: Sequence[int], now: datetime) -> None:

@@ -24,15 +24,18 @@ from windlass.store.base import (
     Snapshot,
     SourceState,
     Store,
+    Transfer,
 )
 from windlass.store.declaring import declare, entry_row
+from windlass.store.hearing import hear, retake
+from windlass.store.inbox import Inbox, Receipt, SpecMessage
 from windlass.store.recording import changes_nothing, guard, put_record, record_outcome
 from windlass.store.rows import Row
 from windlass.store.statements import T, Transaction, Value, Work
 from windlass_schemas import CloudEvent, Key
 
 
-class Books(Store):
+class Books(Store, Inbox):
     """What is the same for every database."""
 
     @abstractmethod
@@ -66,6 +69,23 @@ class Books(Store):
 
         await self._change(work)
 
+    async def receive(self, messages: Sequence[SpecMessage], now: datetime) -> Sequence[Receipt]:
+        async def work(at: Transaction) -> Sequence[Receipt]:
+            receipts = await hear(at, messages, self.install, now)
+            changed = [r.key for r in receipts if r.is_due and r.key is not None]
+            await self._wake(at, tuple(dict.fromkeys(changed)), Priority.EDIT)
+            return receipts
+
+        return await self._change(work)
+
+    async def retake(self, key: Key, source: str, now: datetime) -> tuple[Key, ...]:
+        async def work(at: Transaction) -> tuple[Key, ...]:
+            keys = await retake(at, key, source, now)
+            await self._wake(at, keys, Priority.EDIT)
+            return keys
+
+        return await self._change(work)
+
     # -- hops 4, 7 and 8: a pass ----------------------------------------------------------------
 
     async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry | None) -> None:
@@ -92,6 +112,9 @@ class Books(Store):
 
     async def _wake(self, at: Transaction, keys: Sequence[Key], priority: Priority) -> None:
         """These are due, and what stands on them."""
+
+    async def _revisit(self, at: Transaction, source: str) -> None:
+        """Whoever follows that source is to declare its set again."""
 
     async def _prepare(self, at: Transaction, claim: Claim, outcome: Outcome) -> None:
         """Let only the claim's holder write; say when the object is due again, and who else."""
@@ -136,6 +159,10 @@ class Books(Store):
     async def unpublished(self, limit: int) -> Sequence[tuple[int, CloudEvent]]:
         return [_event_of(row) for row in await self._all("unpublished", limit=limit)]
 
+    async def backlog(self) -> int:
+        row = await self._one("backlog")
+        return 0 if row is None else rows.number(row, "events")
+
     async def published(self, positions: Sequence[int], now: datetime) -> None:
         marks: builtins.list[dict[str, Value]] = [
             {"position": position, "now": rows.time_text(now)} for position in positions
@@ -163,6 +190,8 @@ class Books(Store):
     async def request(self, request: Request, now: datetime) -> tuple[Key, ...]:
         async def work(at: Transaction) -> tuple[Key, ...]:
             keys = await ask(at, request, now)
+            if isinstance(request, Transfer):
+                await self._revisit(at, request.to)
             await self._wake(at, keys, Priority.EDIT)
             return keys
 

@@ -25,19 +25,15 @@ async def declare(at: Transaction, snapshot: Snapshot, now: datetime) -> Applied
     """Compare a source's whole set with the books, and write what that means."""
     known = {rows.text(row, "key"): row for row in await at.all("declared")}
     result = take_over([rows.declared_of(row) for row in known.values()], snapshot)
-    uids = {str(key_of(d.resource)): uuid.uuid4().hex for d in result.insert}
-    await _put_documents(at, result, snapshot, uids, now)
-    await _put_marks(at, result, now)
+    await write_takeover(at, result, snapshot, known, now)
     await at.one(
         "put_source",
         id=snapshot.source,
         revision=snapshot.revision,
-        faults=rows.lines_json([str(fault) for fault in snapshot.faults]),
+        faults=rows.lines_json(_complaints(snapshot, result)),
         blocked=rows.lines_json([str(key) for key in result.blocked]),
         now=rows.time_text(now),
     )
-    declared = [_declared(document, snapshot, now, uids, known) for document in _new(result)]
-    await at.many("insert_history", [entry_row(entry) for entry in declared])
     changed = [key_of(d.resource) for d in result.insert + result.update + result.redeclare]
     changed += [*result.faults, *result.conflict, *result.delete, *result.prune]
     return Applied(
@@ -46,6 +42,32 @@ async def declare(at: Transaction, snapshot: Snapshot, now: datetime) -> Applied
         pruning=tuple(result.delete),
         blocked=tuple(result.blocked),
     )
+
+
+def _complaints(snapshot: Snapshot, result: Takeover) -> list[str]:
+    """What is wrong with a source's set, for people: faults, and keys that others own."""
+    places = {key_of(d.resource): f"{d.path}:{d.line}" for d in snapshot.documents}
+    conflicts = [
+        f"{places[key]} SourceConflict: {owner} owns {key.short}; remove it from one of the two,"
+        f" or: windlass transfer {key.short} --to {snapshot.source}"
+        for key, owner in sorted(result.conflicts.items())
+    ]
+    return [str(fault) for fault in snapshot.faults] + conflicts
+
+
+async def write_takeover(
+    at: Transaction,
+    result: Takeover,
+    snapshot: Snapshot,
+    known: Mapping[str, Row],
+    now: datetime,
+) -> None:
+    """Documents, marks and history; ``known`` has the rows that are there, by key."""
+    uids = {str(key_of(d.resource)): uuid.uuid4().hex for d in result.insert}
+    await _put_documents(at, result, snapshot, uids, now)
+    await _put_marks(at, result, now)
+    declared = [_declared(document, snapshot, now, uids, known) for document in _new(result)]
+    await at.many("insert_history", [entry_row(entry) for entry in declared])
 
 
 def _new(result: Takeover) -> Iterable[Document]:

@@ -123,6 +123,9 @@ class PostgresStore(Books):
             await session.rows("wake", self._leases.values(keys=said, priority=priority))
             await at.one("notify", what="due")
 
+    async def _revisit(self, at: Transaction, source: str) -> None:
+        await at.one("revisit", id=source)
+
     async def _prepare(self, at: Transaction, claim: Claim, outcome: Outcome) -> None:
         """Lock in the order of the keys all that is written to, so that passes never cross."""
         session, then = _session(at), outcome.next

@@ -205,5 +205,10 @@ def files_json(files: Mapping[str, Artifact]) -> str:
     return _FILES.dump_json(dict(files)).decode()
 
 
+@_checked
+def files_of(document: str) -> Mapping[str, Artifact]:
+    return _FILES.validate_json(document)
+
+
 def lines_json(lines: Sequence[str]) -> str:
     return json.dumps(list(lines))

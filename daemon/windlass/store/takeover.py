@@ -70,7 +70,7 @@ def take_over(rows: Iterable[Declared], snapshot: Snapshot) -> Takeover:
     for document in snapshot.documents:
         key = document.key
         declared.add(key)
-        _take_document(result, known.get(key), document, snapshot.source)
+        take_document(result, known.get(key), document, snapshot.source)
     for key, row in known.items():
         if row.source == snapshot.source:
             _take_faults(result, row, faulty.get(key, ()))
@@ -90,7 +90,8 @@ def _faults_by_key(snapshot: Snapshot) -> Mapping[Key, tuple[str, ...]]:
     return found
 
 
-def _take_document(result: Takeover, row: Declared | None, document: Document, source: str) -> None:
+def take_document(result: Takeover, row: Declared | None, document: Document, source: str) -> None:
+    """Compare one document of a source with the row of its key."""
     if row is None:
         result.insert.append(document)
     elif row.source != source:

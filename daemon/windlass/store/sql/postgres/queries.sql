@@ -153,5 +153,47 @@ SELECT coalesce(max(position), 0) AS position FROM outbox
 -- name: unpublished
 SELECT position, event FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT :limit
 
+-- name: backlog
+SELECT count(*) AS events FROM outbox WHERE published_at IS NULL
+
 -- name: mark_published
 UPDATE outbox SET published_at = :now WHERE position = :position
+
+-- name: heard
+SELECT i.answer, s.revision AS said_revision, s.document AS said, s.author AS said_by,
+       s.fault_revision, s.faults AS said_faults,
+       d.key, d.uid, d.source, d.generation, d.digest, d.resource, d.revision, d.path, d.line,
+       d.deleting_since, d.prune, d.faults, d.conflict
+FROM (SELECT 1 AS one) AS here
+LEFT JOIN inbox i ON i.source = :source AND i.id = :id
+LEFT JOIN spoken s ON s.source = :source AND s.key = :key
+LEFT JOIN desired d ON d.key = :key
+
+-- name: put_inbox
+INSERT INTO inbox (source, id, answer, received_at) VALUES (:source, :id, :answer, :now)
+
+-- name: forget_inbox
+DELETE FROM inbox WHERE received_at < :before
+
+-- name: speak
+INSERT INTO spoken (source, key, revision, document, author)
+VALUES (:source, :key, :revision, :document, :author)
+ON CONFLICT (source, key) DO UPDATE
+SET revision = excluded.revision, document = excluded.document, author = excluded.author,
+    fault_revision = CASE WHEN :mended::bigint = 1 THEN 0 ELSE spoken.fault_revision END,
+    faults = CASE WHEN :mended::bigint = 1 THEN '[]' ELSE spoken.faults END
+
+-- name: speak_badly
+INSERT INTO spoken (source, key, fault_revision, faults)
+VALUES (:source, :key, :fault_revision, :faults)
+ON CONFLICT (source, key) DO UPDATE
+SET fault_revision = excluded.fault_revision, faults = excluded.faults
+
+-- name: bad_words
+SELECT faults FROM spoken WHERE source = :source AND fault_revision > 0 ORDER BY key
+
+-- name: last_seq
+SELECT coalesce(max(seq), 0) AS seq FROM outbox WHERE uid = :uid
+
+-- name: set_owner
+UPDATE desired SET source = :source, conflict = :conflict WHERE key = :key
