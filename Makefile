@@ -4,6 +4,8 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 PYTHON_CODE := schemas adapters daemon tests specs
 UV ?= uv
+# Most tests wait for real servers, so more processes than cores are of use.
+TEST_PROCESSES ?= 3
 
 .PHONY: help
 help: ## list the targets
@@ -19,7 +21,7 @@ install: ## make .venv from the hashed lock, as `make run` does
 
 .PHONY: test
 test: install-dev lint ## install what the tests need and run everything
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 
 .PHONY: test-long
 test-long: install-dev ## every pair of kills, 200 kills of the daemon, long property tests

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import pytest
 import structlog
+from xdist.workermanage import WorkerController
 
 from rig.postgres import Postgres, running_postgres
 from rig.rabbitmq import Broker, running_broker
@@ -55,6 +57,19 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL of this test run's own; each test takes a database of it."""
     with running_postgres() as started:
         yield started
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where several processes share the tests, hand this one's counts to the first of them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tally"] = asdict(TALLY)
+
+
+def pytest_testnodedown(node: WorkerController) -> None:
+    """Add what one of several processes has run."""
+    told: dict[str, int] = getattr(node, "workeroutput", {}).get("tally", {})
+    for name, count in told.items():
+        setattr(TALLY, name, getattr(TALLY, name) + count)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
