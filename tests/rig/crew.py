@@ -167,6 +167,7 @@ class Crew:
         with (self.folder / f"{name}.log").open("ab") as log_file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "rig.crew", json.dumps(asdict(config))],
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
                 stdout=log_file,
                 stderr=log_file,
             )

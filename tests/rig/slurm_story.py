@@ -136,7 +136,9 @@ class Story:
 
     def mortal(self, point: str) -> Daemon:
         """A daemon that dies at a point of its own."""
-        return self.project.start(sys.executable, "-m", "rig.mortal", point, "up", ".")
+        path = f"PYTHONPATH={Path(__file__).parents[1]}"
+        program = (sys.executable, "-m", "rig.mortal", point)
+        return self.project.start("env", path, *program, "up", ".")
 
     def go(self) -> None:
         """Let the programs end."""
