@@ -79,7 +79,8 @@ async def test_a_script_is_trained(cloud: Cloud) -> None:
         "entrypoint": "train.py",
         "target": "cloud",
         "timeLimit": "20m",
-        "options": {"image": image_of(cloud), "instanceType": "ml.m5.large"},
+        "image": image_of(cloud),
+        "options": {"instanceType": "ml.m5.large"},
     }
     job = cloud.document("Job", "train", spec, {"train.py": b"print('trained')\n"})
     await cloud.declare(cloud.target(), job)

@@ -8,6 +8,7 @@ only when the test says so, for interleavings.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Coroutine, Generator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
@@ -61,7 +62,10 @@ class Cut:
             if self.struck < len(self.at) and self.steps == self.at[self.struck]:
                 self.struck, self.steps, thrown = self.struck + 1, 0, self.fault
                 if isinstance(thrown, Killed):
-                    self.dead.append(running)
+                    if inspect.getcoroutinestate(running) == inspect.CORO_CREATED:
+                        running.close()  # it has not begun, so nothing is left in the middle
+                    else:
+                        self.dead.append(running)
                     raise thrown
             else:
                 self.steps += 1
