@@ -78,14 +78,14 @@ def runs(serving: Serving, model: str) -> dict[int, int]:
 
 
 @contextlib.contextmanager
-def held_up(serving: Serving, model: str) -> Iterator[Future[httpx.Response]]:
+def held_up(serving: Serving, model: str, rounds: float = LONG) -> Iterator[Future[httpx.Response]]:
     """While the model works on something long, so that what comes must wait."""
     before = under_way(serving)
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(serving.infer, model, row(LONG, 0))
+        slow = pool.submit(serving.infer, model, row(rounds, 0))
         until(lambda: under_way(serving) == before + 1, "the long request runs")
         yield slow
-        assert slow.result(60).json()["outputs"][0]["data"] == [LONG, 0.0]
+        assert slow.result(60).json()["outputs"][0]["data"] == [rounds, 0.0]
 
 
 def test_rows_that_wait_run_together_and_each_gets_its_own(serving: Serving) -> None:
@@ -197,7 +197,7 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_again(serving: Serving) ->
 
 
 def test_a_request_that_waits_past_its_deadline_is_a_504(serving: Serving) -> None:
-    with held_up(serving, "stall"):
+    with held_up(serving, "stall", 4 * LONG):
         response = serving.infer("stall", row(1, 1) | {"parameters": {"timeout": 1000}})
         assert response.status_code == 504
         assert "longer than its deadline" in response.json()["error"]
