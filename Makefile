@@ -21,7 +21,9 @@ install: ## make .venv from the hashed lock, as `make run` does
 
 .PHONY: test
 test: install-dev lint ## install what the tests need and run everything
-	@$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
+	@$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile || { \
+		echo "Once more, alone: what failed while $(TEST_PROCESSES) processes shared the machine"; \
+		$(BIN)/pytest --last-failed --last-failed-no-failures none; }
 
 .PHONY: test-long
 test-long: install-dev ## every pair of kills, 200 kills of the daemon, long property tests
