@@ -90,12 +90,12 @@ def bury(site: Site, request: Request, _stream: BinaryIO) -> Answer:
     """Runs that are lost: true for those whose claim nobody had, or whose job is known no more."""
     found = {}
     named = by_name(site.squeue())
-    for tag, token in request["runs"]:
+    for tag, token, why in request["runs"]:
         folder = site.folder(tag, token)
         order = order_of(folder)
         if not order or any(r.state in LIVE for r in rows_of(folder, named)):
             found[token] = False
             continue
-        tombstone(folder, order, "lost")
+        tombstone(folder, order, why)
         found[token] = True
     return {"runs": found}
