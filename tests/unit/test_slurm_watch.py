@@ -76,7 +76,9 @@ async def test_looks_become_rare_while_nothing_happens_and_frequent_when_it_does
     assert 50 < min(pauses[-5:]) <= max(pauses) < 70
     assert len(pauses) < 3600 / 60 + 30
     queue.state = "RUNNING"
-    await queue.live(70, watched)
+    await queue.live(1, watched)
+    while not queue.asked:  # until it is seen
+        await queue.live(1, watched)
     assert max(await queue.live(40, watched)) < 8
 
 
