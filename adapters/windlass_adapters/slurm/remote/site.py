@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import time
 from threading import Lock
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional
 
@@ -64,6 +65,8 @@ class Site:
         self.environment = environment
         self._rows: Optional[List[Row]] = None
         self._asking = Lock()
+        self.waited = 0.0
+        """Seconds that the controller took to answer."""
 
     def path(self, *parts: str) -> str:
         return os.path.join(self.root, *parts)
@@ -113,11 +116,13 @@ class Site:
             return self._rows
 
     def _ask_queue(self) -> List[Row]:
+        started = time.monotonic()
         done = self.run(
             ["squeue", "--me", "-a", "-h", "-t", "all", "-o", self.nonce + "|" + SQUEUE_FIELDS],
             QUERY_TIMEOUT,
             SLURM_BITSTR_LEN="0",
         )
+        self.waited = time.monotonic() - started
         if done.code != 0:
             raise Refused("controller", done.err.strip() or "squeue did not answer")
         text = done.out.decode("utf-8", "replace")
