@@ -241,7 +241,7 @@ class Runs:
         try:
             said = await self._conclude(owner, external, place, verdict, order)
         except AdapterError as error:
-            return Unknown(str(error))
+            return Unknown.because(error)
         if verdict.kind is Kind.ALIVE and place.token not in look.records:
             assert isinstance(said, Found), "what is alive is found"
             memory.rows = look.rows_of(place.token, place.job_name)

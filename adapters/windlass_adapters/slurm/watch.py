@@ -64,6 +64,11 @@ class Watch:
         """How many runs are looked for."""
         return len(self._tracked)
 
+    @property
+    def due_in(self) -> float:
+        """Seconds until somebody who asks gets a new look."""
+        return max(0.0, self._due - time.monotonic())
+
     def settle(self, place: Place) -> None:
         """Its end is known and kept: the next look tells the cluster."""
         self._settled.add(place)
