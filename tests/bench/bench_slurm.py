@@ -5,7 +5,7 @@ piece all of them, one after the other. The pieces, each with a cluster of its o
 minutes on two cores:
 
     submit  distinct jobs over SSH beside a loop of sbatch, as an array, coalesced, and beside one
-            exec a job: OpenSSH and asyncssh, one at a time and eight at once
+            exec a job: OpenSSH and asyncssh, one at a time and four at once
     peers   submitit and psij-python, on the login node itself
     looks   controller RPCs of a look, by sdiag, at 10, N and 5 N jobs
     ends    how late an end is seen
@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.slurm import others
+from bench.slurm.spent import Spent, measured
 from rig.hpc import Hpc, create_of
 from rig.slurm import Cluster, cluster
 from rig.slurm_site import Site
@@ -38,7 +39,8 @@ from windlass_adapters.slurm import SlurmAdapter
 
 FEW = 100
 """Jobs of those who need an exec, or a second, for each."""
-AT_ONCE = 8
+AT_ONCE = 4
+"""As many sessions as a server allows surely: its ten are free again only a moment later."""
 
 
 @dataclass
@@ -63,20 +65,12 @@ class Report:
         if bad:
             self.missed.append(what)
 
-
-async def timed(work: Awaitable[object]) -> float:
-    """Seconds that something takes."""
-    started = time.perf_counter()
-    await work
-    return time.perf_counter() - started
-
-
-def busy() -> float:
-    """CPU seconds that the whole machine has spent."""
-    user, nice, system, _, _, irq, softirq, *_ = map(
-        int, Path("/proc/stat").read_text().split("\n")[0].split()[1:]
-    )
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    def each(self, what: str, spent: Spent, count: int) -> Spent:
+        """Print what one of many took, and return it."""
+        one = Spent(spent.wall / count, spent.cpu / count)
+        self.figure(f"{what}, each", 1000 * one.wall, "ms")
+        self.figure("  CPU of daemon, sshd, login node and controller, each", 1000 * one.cpu, "ms")
+        return one
 
 
 def stop_nodes(site: Cluster) -> None:
@@ -125,77 +119,69 @@ async def submit(site: Cluster, folder: Path, report: Report, jobs: int) -> None
     stop_nodes(site)
     others.loop(site, FEW)
     drain(site)
-    before = busy()
-    loop = others.loop(site, jobs)
-    report.figure(f"{jobs} sbatch in a loop on the login node, each", 1000 * loop / jobs, "ms")
-    report.figure("  CPU of all the machine, each", 1000 * (busy() - before) / jobs, "ms")
+    loop = report.each(f"{jobs} sbatch in a loop on the login node", others.loop(site, jobs), jobs)
     drain(site)
     hpc = Hpc(site, folder / "distinct")
     wanted = many(hpc, jobs)
     async with hpc.adapter() as adapter:
-        before = busy()
-        ours = await timed(send(adapter, wanted))
-        report.figure(f"{jobs} distinct jobs, staged, over SSH, each", 1000 * ours / jobs, "ms")
-        report.figure("  CPU of all the machine, each", 1000 * (busy() - before) / jobs, "ms")
-        report.figure("  beside the loop", ours / loop, "x", most=2.5)
+        with measured(site) as spent:
+            await send(adapter, wanted)
+        ours = report.each(f"{jobs} distinct jobs, staged, over SSH", spent, jobs)
+        report.figure("  beside the loop", ours.wall / loop.wall, "x", most=2.5)
+        report.figure("  beside the loop, by CPU", ours.cpu / loop.cpu, "x")
         report.figure("  authentications for them", adapter.connection.opened, "", most=1)
     drain(site)
     hpc = Hpc(site, folder / "array")
     async with hpc.adapter() as adapter:
         job = hpc.job("array", command=["sleep", "600"], array={"indices": f"0-{jobs - 1}"})
-        report.figure(f"{jobs} jobs as an array", await timed(send(adapter, [job])), "s", most=3)
+        with measured(site) as spent:
+            await send(adapter, [job])
+        report.figure(f"{jobs} jobs as an array", spent.wall, "s", most=3)
     drain(site)
     hpc = Hpc(site, folder / "coalesced")
     wanted = many(hpc, jobs, coalesce=True)
     async with hpc.adapter() as adapter:
-        took = await timed(send(adapter, wanted))
-        report.figure(f"{jobs} jobs of one shape, coalesced, each", 1000 * took / jobs, "ms")
+        with measured(site) as spent:
+            await send(adapter, wanted)
+        report.each(f"{jobs} jobs of one shape, coalesced", spent, jobs)
     drain(site)
-    await execs(site, report, ours / jobs, loop / jobs)
+    await execs(site, report, ours, loop)
 
 
-async def execs(site: Cluster, report: Report, ours: float, loop: float) -> None:
+async def execs(site: Cluster, report: Report, ours: Spent, loop: Spent) -> None:
     """One exec a job over one connection: a folder, the job's script, sbatch."""
     count = 2 * FEW
-    empty = others.openssh(site, count, 1, "true") / count
-    report.figure("one exec of true with OpenSSH, one connection, each", 1000 * empty, "ms")
-    report.figure(
-        "  with sbatch that bounds what is to be won by batches", (empty + loop) / loop, "x"
-    )
-    found = {}
+    empty = report.each("one exec of true, OpenSSH", others.openssh(site, count, 1, "true"), count)
+    bound = (empty.wall + loop.wall) / loop.wall
+    report.figure("  with one sbatch in it, beside that sbatch alone", bound, "x")
     for at_once in (1, AT_ONCE):
-        before = busy()
-        found[f"OpenSSH, {at_once} at once"] = others.openssh(site, count, at_once) / count
-        spent = (busy() - before) / count
-        drain(site)
-        found[f"asyncssh, {at_once} at once"] = (
-            await others.in_process(site, count, at_once) / count
-        )
-        drain(site)
-        print(f"       CPU of all the machine with OpenSSH, each {1000 * spent:.2f} ms")
-    for how, each in found.items():
-        report.figure(f"one exec a job, {how}, each", 1000 * each, "ms")
-        least = 3.0 if how.endswith(" 1 at once") else None
-        report.figure("  Windlass is faster", each / ours, "x", least=least)
+        for name in ("OpenSSH", "asyncssh"):
+            if name == "OpenSSH":
+                spent = await asyncio.to_thread(others.openssh, site, count, at_once)
+            else:
+                spent = await others.in_process(site, count, at_once)
+            drain(site)
+            one = report.each(f"one exec a job, {name}, {at_once} at once", spent, count)
+            bar = 3.0 if at_once == 1 else None
+            report.figure("  Windlass is faster", one.wall / ours.wall, "x", least=bar)
+            report.figure("  Windlass is faster, by CPU", one.cpu / ours.cpu, "x")
 
 
 async def peers(site: Cluster, folder: Path, report: Report, _jobs: int) -> None:
     """submitit and psij-python on the same cluster, on the login node itself."""
     python = others.python_of_peers()
     stop_nodes(site)
-    loop = others.loop(site, FEW) / FEW
-    report.figure("sbatch in a loop on the login node, each", 1000 * loop, "ms")
+    report.each("sbatch in a loop on the login node", others.loop(site, FEW), FEW)
     hpc = Hpc(site, folder / "beside")
     wanted = many(hpc, FEW)
     async with hpc.adapter() as adapter:
-        ours = await timed(send(adapter, wanted)) / FEW
-    report.figure(
-        f"Windlass, over SSH, {FEW} jobs with its first connection, each", 1000 * ours, "ms"
-    )
+        with measured(site) as spent:
+            await send(adapter, wanted)
+    ours = report.each(f"Windlass over SSH, {FEW} jobs and its first connection", spent, FEW)
     for name in others.PEERS:
-        each = others.peer(site, python, name, folder / name, FEW) / FEW
-        report.figure(f"{name}, on the login node, each", 1000 * each, "ms")
-        report.figure("  Windlass over SSH is faster", each / ours, "x")
+        spent = others.peer(site, python, name, folder / name, FEW)
+        one = report.each(f"{name}, on the login node", spent, FEW)
+        report.figure("  Windlass over SSH is faster", one.wall / ours.wall, "x")
         drain(site)
 
 
@@ -252,8 +238,9 @@ async def ends(site: Cluster, folder: Path, report: Report, _jobs: int) -> None:
     """
     poll = 2.0
     for name, text in (("spread over 20 s", "sleep $(({n} % 20 + 5))"), ("at once", "sleep 5")):
-        limits = {"poll": f"{poll:g}s", "idlePoll": f"{poll:g}s"}
-        hpc = Hpc(site, folder / name.replace(" ", "-"), limits=limits)
+        each = f"{poll:g}s"
+        at = folder / name.replace(" ", "-")
+        hpc = Hpc(site, at, limits={"poll": each, "idlePoll": each})
         async with hpc.adapter() as adapter:
             wanted = many(hpc, FEW, text + "; date +%s.%N > end", partition="cpu")
             ours = await send(adapter, wanted)

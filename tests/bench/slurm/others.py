@@ -10,7 +10,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,20 +17,21 @@ from pathlib import Path
 
 import asyncssh
 
+from bench.slurm.spent import Spent, measured
 from rig.slurm import Cluster
 
 ROOT = Path(__file__).resolve().parents[3]
 PEERS = ("submitit", "psij-python")
 
 
-def loop(site: Cluster, count: int) -> float:
-    """``for ...; do sbatch; done`` on the login node itself, one script for all; seconds."""
+def loop(site: Cluster, count: int) -> Spent:
+    """``for ...; do sbatch; done`` on the login node itself, one script for all."""
     script = site.here(site.login.root / "bare.sh")
     script.write_text("#!/bin/sh\nsleep 600\n")
     line = f"for i in $(seq {count}); do sbatch -o /dev/null {site.login.root}/bare.sh; done"
-    started = time.perf_counter()
-    site.run("sh", "-c", line, timeout=600)
-    return time.perf_counter() - started
+    with measured(site) as spent:
+        site.run("sh", "-c", line, timeout=600)
+    return spent
 
 
 def _command(site: Cluster, number: int) -> tuple[str, bytes]:
@@ -57,8 +57,8 @@ def _shared(site: Cluster) -> Iterator[list[str]]:
         master.wait(10)
 
 
-def openssh(site: Cluster, count: int, at_once: int, command: str = "") -> float:
-    """One exec a job with OpenSSH's client over one connection; seconds.
+def openssh(site: Cluster, count: int, at_once: int, command: str = "") -> Spent:
+    """One exec a job with OpenSSH's client over one connection.
 
     Args:
         command: Run that instead, to see what an exec alone costs.
@@ -70,13 +70,13 @@ def openssh(site: Cluster, count: int, at_once: int, command: str = "") -> float
 
     with _shared(site) as ssh, ThreadPoolExecutor(at_once) as pool:
         one(count)
-        started = time.perf_counter()
-        list(pool.map(one, range(count)))
-        return time.perf_counter() - started
+        with measured(site) as spent:
+            list(pool.map(one, range(count)))
+        return spent
 
 
-async def in_process(site: Cluster, count: int, at_once: int) -> float:
-    """One exec a job with asyncssh over one connection, no client process for each; seconds."""
+async def in_process(site: Cluster, count: int, at_once: int) -> Spent:
+    """One exec a job with asyncssh over one connection, no client process for each."""
     to = site.login
     allowed = asyncio.Semaphore(at_once)
     async with asyncssh.connect(
@@ -94,9 +94,9 @@ async def in_process(site: Cluster, count: int, at_once: int) -> float:
                 await connection.run(words, input=script, encoding=None, check=True)
 
         await one(count)
-        started = time.perf_counter()
-        await asyncio.gather(*(one(number) for number in range(count)))
-        return time.perf_counter() - started
+        with measured(site) as spent:
+            await asyncio.gather(*(one(number) for number in range(count)))
+        return spent
 
 
 def python_of_peers() -> Path:
@@ -140,25 +140,28 @@ def _names(line: str, name: str, via: str) -> bool:
     return words in (name, via)
 
 
-def peer(site: Cluster, python: Path, name: str, folder: Path, count: int) -> float:
-    """Submit with one of them on the login node itself, since they have no SSH; seconds.
+def peer(site: Cluster, python: Path, name: str, folder: Path, count: int) -> Spent:
+    """Submit with one of them on the login node itself, since they have no SSH.
 
-    As the administrator: the cluster's user may not read this checkout.
+    As the administrator: the cluster's user may not read this checkout. The time is without the
+    start of Python, the CPU with it.
     """
     folder.mkdir(mode=0o700)
     (folder / "run.py").write_text(_PROGRAMS[name])
-    done = subprocess.run(
-        [*site.inside(), str(python), str(folder / "run.py"), str(count), str(folder)],
-        env={**site.environment, "HOME": str(folder)},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    with measured(site) as spent:
+        done = subprocess.run(
+            [*site.inside(), str(python), str(folder / "run.py"), str(count), str(folder)],
+            env={**site.environment, "HOME": str(folder)},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
     if done.returncode:
         raise RuntimeError(f"{name}: {done.stderr.strip()[-500:]}")
-    return float(done.stdout.split()[-1])
+    spent.wall = float(done.stdout.split()[-1])
+    return spent
 
 
 _PROGRAMS = {

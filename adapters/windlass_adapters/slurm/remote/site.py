@@ -97,6 +97,7 @@ class Site:
                 stderr=subprocess.PIPE,
                 env=environment,
                 cwd="/",
+                close_fds=False,  # none of ours is inherited anyway; closing them takes long
             )
         except OSError as error:
             raise Refused("slurm", "%s cannot be run: %s" % (argv[0], error.strerror))

@@ -101,13 +101,14 @@ def prepare(site: Site, folder: str, _run: Request) -> Optional[Answer]:
     if os.path.exists(os.path.join(folder, "cancelled")):
         return {"refused": "it was cancelled before it began"}
     lock = os.path.join(folder, "submit.lock")
+    whose = "%s.%d" % (os.uname()[1], os.getpid())
     try:
-        os.mkdir(lock)
+        os.symlink(whose, lock)  # one step, on NFS too; a folder costs far more to remove
     except FileExistsError:
         if age_of(lock) < STALE_LOCK:
             return {"unclear": "another submission of it is under way"}
-        os.rename(lock, "%s.%d.stale" % (lock, os.getpid()))
-        os.mkdir(lock)
+        os.rename(lock, "%s.%s.stale" % (lock, whose))
+        os.symlink(whose, lock)
     return None
 
 
@@ -226,4 +227,4 @@ def map_of(site: Site, runs: List[Request], folders: List[str]) -> Tuple[str, Li
 def release(folders: List[str]) -> None:
     for folder in folders:
         with suppress(OSError):
-            os.rmdir(os.path.join(folder, "submit.lock"))
+            os.unlink(os.path.join(folder, "submit.lock"))
