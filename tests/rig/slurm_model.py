@@ -15,6 +15,7 @@ from threading import RLock
 
 from windlass_adapters.slurm.remote.records import expand, order_of
 from windlass_adapters.slurm.remote.site import Done
+from windlass_adapters.slurm.remote.submitting import ranges
 
 PENDING, RUNNING, COMPLETING = "PENDING", "RUNNING", "COMPLETING"
 COMPLETING_FOR = 0.3
@@ -40,6 +41,7 @@ class Traits:
 
 
 SMALL = Traits()
+BOUND = "JobArrayTaskLimit"
 SHUT = "closed"
 """A partition that is down."""
 
@@ -66,6 +68,8 @@ class Job:
     code: int = 0
     runs: bool = False
     """Whether its program goes on."""
+    limit: int = 0
+    """How many elements of its array run at once; 0 for all."""
     node: str = ""
     cancelled_by: str = ""
 
@@ -113,12 +117,14 @@ class Slurm:
     def _sbatch(self, argv: Sequence[str]) -> Done:
         options, rest = _options(argv)
         indices = expand(options["array"]) if "array" in options else [""]
+        limit = int(options.get("array", "").partition("%")[2] or 0)
         master = self._new_id()
         for number, index in enumerate(indices):
             id_ = master if number == len(indices) - 1 else self._new_id()
             job = Job(id_, master, index, options["job-name"], options["chdir"], rest[1:])
             job.reason = "PartitionDown" if options.get("partition") == SHUT else "None"
             job.at = job.submitted = self.clock()
+            job.limit = limit
             self.jobs.append(job)
             if self.traits.accounting:
                 self.books.append(job)
@@ -140,15 +146,15 @@ class Slurm:
         return Done(0, "".join(f"{line}\n" for line in lines).encode(), "")
 
     def _lines(self) -> Iterator[tuple[Job, str, str]]:
-        """A job, its id and its index: elements that wait share one line."""
-        together: dict[str, list[Job]] = {}
+        """A job, its id and its index: elements that never had a node share one line."""
+        together: dict[tuple[str, str], list[Job]] = {}
         for job in self.jobs:
-            if job.index and job.state == PENDING:
-                together.setdefault(job.master, []).append(job)
+            if job.index and not job.node:
+                together.setdefault((job.master, job.state), []).append(job)
             else:
                 yield job, job.id, job.index or "N/A"
-        for master, jobs in together.items():
-            yield jobs[0], master, f"[{','.join(job.index for job in jobs)}]"
+        for (master, _), jobs in together.items():
+            yield jobs[0], master, ",".join(ranges([job.index for job in jobs]))
 
     def _sacct(self, argv: Sequence[str]) -> Done:
         mark, ids = argv[argv.index("--delimiter") + 1], argv[argv.index("-j") + 1].split(",")
@@ -193,9 +199,14 @@ class Slurm:
         """Start what may start, clean up, and forget."""
         now = self.clock()
         for job in self.jobs:
-            may = job.state == PENDING and job.reason == "None"
+            may = job.state == PENDING and job.reason in ("None", BOUND)
             if may and now - job.at >= self.traits.start_delay:
-                self._start(job)
+                beside = [j for j in self.jobs if j.master == job.master and j.node and j.live]
+                if job.limit and len(beside) >= job.limit:
+                    job.reason = BOUND
+                else:
+                    job.reason = "None"
+                    self._start(job)
             if job.state == COMPLETING and now - job.at >= COMPLETING_FOR:
                 self._to(job, job.after)
         age = self.traits.min_job_age

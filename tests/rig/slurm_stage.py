@@ -191,7 +191,7 @@ class SlurmStage(KitBackend):
             if path.name in AGED:
                 with suppress(FileNotFoundError):
                     at = path.lstat().st_mtime - passed
-                    os.utime(path, (at, at))
+                    os.utime(path, (at, at), follow_symlinks=False)
 
     def note(self) -> None:
         """Write down which runs' folders have come and gone, and whether anything changed."""
