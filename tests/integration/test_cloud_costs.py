@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
 
-from rig.cloud import Cloud, cloud_in
+from rig.cloud import Cloud, Only, cloud_in
 from windlass.metrics import Metrics
 from windlass.orphans import Orphans
-from windlass.store.base import Object
 from windlass_adapters.base import Estimates
-from windlass_adapters.testing.world import KitStore
 
 
 @pytest.fixture
@@ -97,7 +95,7 @@ async def test_what_nobody_declares_is_reported_and_what_is_free_is_collected(
     owned = await cloud.get("Deployment/wine")
     others = [o for o in await cloud.store.list() if o.key != owned.key]
     metrics = Metrics()
-    orphans = Orphans(_Only(cloud.store, others), cloud.targets, metrics)
+    orphans = Orphans(Only(cloud.store, others), cloud.targets, metrics)
     assert await orphans.look() == [], "younger than the grace"
     cloud.now += timedelta(hours=2)
     ((target, orphan),) = await orphans.look()
@@ -111,14 +109,3 @@ async def test_what_nobody_declares_is_reported_and_what_is_free_is_collected(
     cloud.now += timedelta(hours=2)
     assert await orphans.look() == []
     assert cloud.names("endpoint-config") == cloud.names("model") == []
-
-
-class _Only:
-    """A store that has lost some objects."""
-
-    def __init__(self, store: KitStore, objects: Sequence[Object]) -> None:
-        self.install = store.install
-        self._objects = objects
-
-    async def list(self) -> Sequence[Object]:
-        return self._objects

@@ -13,7 +13,7 @@ import pytest
 from pydantic import JsonValue
 
 from rig.cloud import IMAGE, ROLE, Cloud, bucket_of, cloud_in
-from rig.cloud_stories import LIFE, tell
+from rig.cloud_stories import LIFE, run_of, tell
 from rig.sagemaker.runtime import Answer
 from rig.sagemaker.samples import make_endpoint
 from windlass.api.inference import serving
@@ -98,7 +98,7 @@ async def _collect(cloud: Cloud) -> None:
 
 
 async def _train_and_search(cloud: Cloud) -> None:
-    """Jobs to their end, and jobs that are removed while they run."""
+    """Jobs of all kinds to their end, and removed while they run."""
     ranges: JsonValue = {"rate": {"min": 0.001, "max": 0.1}}
     given: dict[str, JsonValue] = {
         "entrypoint": "train.py",
@@ -114,12 +114,14 @@ async def _train_and_search(cloud: Cloud) -> None:
     script = {"train.py": b"print('loss: 1')\n"}
     job = cloud.document("Job", "train", given, script)
     sweep = cloud.document("Sweep", "search", searched, script)
+    runs = [run_of(cloud, kind, kind) for kind in ("processing", "transform")]
+    cloud.aws.plan("transform", files={"data.csv.out": b"1"}, times=9)
     for wait in (60, 3600):
-        await cloud.declare(cloud.target(), job, sweep)
+        await cloud.declare(cloud.target(), cloud.model(), job, sweep, *runs)
         await cloud.after(seconds=wait)
         await cloud.declare(cloud.target())
-        await cloud.until_gone("Job/train")
-        await cloud.until_gone("Sweep/search")
+        for name in ("Job/train", "Sweep/search", "Job/processing", "Job/transform", "Model/wine"):
+            await cloud.until_gone(name)
 
 
 async def _register(cloud: Cloud) -> None:

@@ -30,7 +30,7 @@ from windlass_adapters.base import Adapter, Found, Owner
 from windlass_adapters.sagemaker import SageMakerAdapter
 from windlass_adapters.testing.adapter import MemoryAdapter
 from windlass_adapters.testing.backend import MemoryBackend
-from windlass_adapters.testing.world import World
+from windlass_adapters.testing.world import KitStore, World
 from windlass_schemas import digest_of_resource, parse_resource
 
 ROLE = "arn:aws:iam::123456789012:role/windlass-execution"
@@ -204,6 +204,18 @@ def archive(files: Mapping[str, bytes] | Sequence[str]) -> bytes:
             member.size = len(data)
             made.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
+
+
+class Only:
+    """A store that has lost some objects."""
+
+    def __init__(self, store: KitStore, objects: Sequence[Object]) -> None:
+        self.install = store.install
+        self._objects = objects
+
+    async def list(self) -> Sequence[Object]:
+        """What it has still."""
+        return self._objects
 
 
 _one_session = cache(aioboto3.Session)

@@ -113,7 +113,7 @@ HEAD = "apiVersion: windlass/v1\nkind: Job\nmetadata:\n  name: a\n"
         ),
         (
             HEAD + "spec: {}\n",
-            "a.yaml:5:7 spec: needs exactly one of entrypoint and command",
+            "a.yaml:5:7 spec: needs exactly one of entrypoint, command and model",
         ),
         (
             HEAD,
