@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -17,9 +18,10 @@ from rig.cloud_stories import LIFE, run_of, tell
 from rig.sagemaker.runtime import Answer
 from rig.sagemaker.samples import make_endpoint
 from windlass.api.inference import serving
+from windlass.api.logs import latest_run
 from windlass.metrics import Metrics
 from windlass.orphans import Orphans
-from windlass_adapters.base import Infers
+from windlass_adapters.base import Infers, ReadsLogs
 from windlass_adapters.sagemaker import fronted, storage
 
 POLICY = Path(__file__).resolve().parents[2] / "docker" / "iam" / "sagemaker.json"
@@ -119,9 +121,32 @@ async def _train_and_search(cloud: Cloud) -> None:
     for wait in (60, 3600):
         await cloud.declare(cloud.target(), cloud.model(), job, sweep, *runs)
         await cloud.after(seconds=wait)
+        await _read_log(cloud)
         await cloud.declare(cloud.target())
         for name in ("Job/train", "Sweep/search", "Job/processing", "Job/transform", "Model/wine"):
             await cloud.until_gone(name)
+
+
+async def _read_log(cloud: Cloud) -> None:
+    """What a Job prints."""
+    (name,) = [name for name in cloud.names("training-job") if name.startswith("train-")]
+    group, stream = "/aws/sagemaker/TrainingJobs", f"{name}/algo-1-1700000000"
+    cloud.aws.iam.statements, held = [], cloud.aws.iam.statements
+    async with cloud.aws.client("logs") as logs:
+        with suppress(logs.exceptions.ResourceAlreadyExistsException):
+            await logs.create_log_group(logGroupName=group)
+        with suppress(logs.exceptions.ResourceAlreadyExistsException):
+            await logs.create_log_stream(logGroupName=group, logStreamName=stream)
+        now = int(cloud.now.timestamp() * 1000)
+        lines = [{"timestamp": now, "message": "a line"}]
+        await logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=lines)
+    cloud.aws.iam.statements = held
+    found = await cloud.get("Job/train")
+    record = latest_run(found)
+    assert record is not None
+    adapter = (await cloud.target_of(found)).adapter
+    assert isinstance(adapter, ReadsLogs)
+    assert b"a line\n" in (await adapter.read_log(record.external, "stdout", 0)).data
 
 
 async def _register(cloud: Cloud) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Literal, Protocol, Self
 
 from pydantic import BaseModel
 
@@ -32,9 +32,11 @@ from windlass_adapters.base import (
     Found,
     InferReply,
     Infers,
+    LogChunk,
     Observation,
     Orphan,
     Owner,
+    ReadsLogs,
     TerminalError,
     TransientError,
     Unknown,
@@ -69,6 +71,7 @@ from windlass_adapters.sagemaker.jobkinds import job_faults, wanted_job
 from windlass_adapters.sagemaker.joboptions import JobOptions
 from windlass_adapters.sagemaker.jobs import RUN_ROLE
 from windlass_adapters.sagemaker.limits import Limits
+from windlass_adapters.sagemaker.logs import Logs
 from windlass_adapters.sagemaker.models import model_faults, wanted_model
 from windlass_adapters.sagemaker.names import Identity
 from windlass_adapters.sagemaker.ownership import Belongings
@@ -118,7 +121,9 @@ class Part(Protocol):
     async def delete(self, owner: Owner, external: External) -> None: ...
 
 
-class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphans, Infers):
+class SageMakerAdapter(
+    Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphans, Infers, ReadsLogs
+):
     """One account and region."""
 
     params_model: ClassVar[type[BaseModel]] = SageMakerParams
@@ -169,6 +174,9 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphan
             PACKAGE_ROLE: packages,
             APPROVAL_ROLE: packages,
         }
+        self._logs = Logs(
+            self.api, self.now, {p.role: p for p in self._parts.values() if isinstance(p, Training)}
+        )
         self._belongings = Belongings(backend)
         unsearchable = (processing, transforms)
         self._garbage = Garbage(backend, given.orphan_grace, unsearchable)
@@ -281,6 +289,13 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphan
         self, external: External, body: bytes, headers: Mapping[str, str]
     ) -> InferReply:
         return await invoke(self.api, external, body, headers)
+
+    async def read_log(
+        self, external: External, stream: Literal["stdout", "stderr"], offset: int
+    ) -> LogChunk:
+        if stream == "stderr":  # CloudWatch has both in one
+            return LogChunk(b"", offset, complete=True)
+        return await self._logs.read(external, offset)
 
     def classify(self, exception: Exception) -> ErrorClass:
         error = adapter_error(exception, changes=True)

@@ -179,6 +179,7 @@ class Processing(Training):
     noun = "ProcessingJob"
     role = PROCESSING_ROLE
     type = "sagemaker:processing-job"
+    log_group = "ProcessingJobs"
 
     async def request(self, wanted: Wanted) -> Json:
         request = json.loads(json.dumps(wanted.body["request"]))

@@ -11,7 +11,7 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -51,6 +51,10 @@ class Training:
     role = RUN_ROLE
     type = "sagemaker:training-job"
     """As tag queries name it."""
+    log_group = "TrainingJobs"
+    """Below ``/aws/sagemaker`` in CloudWatch."""
+    log_mark = "/"
+    """What follows its name in the names of its log streams."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -66,6 +70,20 @@ class Training:
             MaxResults=PAGE,
         )
         return {text(job, f"{self.noun}Name"): self._mark(job) async for job in pages}
+
+    async def ended(self, name: str) -> datetime | None:
+        """When it ended; None while it goes on. What is not there any more ended long ago."""
+        held = self._known.get(name)
+        if held is not None and text(held[0], f"{self.noun}Status") in TERMINAL:
+            answer = held[0]
+        elif (read := await self._read(name)) is None:
+            return datetime.fromtimestamp(0, UTC)
+        else:
+            answer = read[0]
+        if text(answer, f"{self.noun}Status") not in TERMINAL:
+            return None
+        end = moment(answer, f"{self.noun.removesuffix('Job')}EndTime")
+        return end or datetime.fromtimestamp(0, UTC)
 
     async def running(self) -> dict[str, tuple[str, datetime | None]]:
         """What is under way in the account, ours or not: status and time of change, by name."""

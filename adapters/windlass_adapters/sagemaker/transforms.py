@@ -158,6 +158,7 @@ class Transforms(Training):
     noun = "TransformJob"
     role = TRANSFORM_ROLE
     type = "sagemaker:transform-job"
+    log_group = "TransformJobs"
 
     def _mark(self, answer: Answer) -> tuple[str, datetime | None]:
         return text(answer, "TransformJobStatus"), None  # a Describe tells no time of change

@@ -102,6 +102,7 @@ class Tuning(Training):
     noun = "HyperParameterTuningJob"
     role = TUNING_ROLE
     type = "sagemaker:hyper-parameter-tuning-job"
+    log_mark = "-"  # of its children
 
     async def request(self, wanted: Wanted) -> Json:
         request = json.loads(json.dumps(wanted.body["request"]))
