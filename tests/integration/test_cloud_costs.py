@@ -69,6 +69,56 @@ async def test_an_endpoint_that_nobody_asks_is_taken_down(cloud: Cloud) -> None:
     assert cloud.names("endpoint") == []
 
 
+async def test_an_endpoint_that_is_asked_stays(cloud: Cloud) -> None:
+    """Invocations in CloudWatch, of any variant; and an hour after the last one it goes."""
+    variants: JsonValue = [{"name": "first"}, {"name": "second"}]
+    idle = cloud.deployment(options={"idleStop": {"after": "1h"}, "variants": variants})
+    await cloud.declare(cloud.target(), cloud.model(), idle)
+    for _ in range(8):
+        await cloud.after(minutes=30)
+        async with cloud.aws.client("cloudwatch") as cloudwatch:
+            asked = {
+                "MetricName": "Invocations",
+                "Dimensions": [
+                    {"Name": "EndpointName", "Value": "wine"},
+                    {"Name": "VariantName", "Value": "second"},
+                ],
+                "Timestamp": cloud.now,
+                "Value": 1.0,
+            }
+            await cloudwatch.put_metric_data(Namespace="AWS/SageMaker", MetricData=[asked])
+    assert (await cloud.ready("Deployment/wine")).status == "True"
+    assert cloud.names("endpoint") == ["wine"]
+    await cloud.after(hours=3)
+    assert cloud.names("endpoint") == []
+
+
+@pytest.mark.parametrize("limit", [{"ttl": "2h"}, {"idleStop": {"after": "2h"}}])
+async def test_a_limit_that_is_declared_no_longer_has_no_effect(
+    cloud: Cloud, limit: dict[str, JsonValue]
+) -> None:
+    """It was on the endpoint; taking it from the spec takes it from there."""
+    await cloud.declare(cloud.target(), cloud.model(), cloud.deployment(options=limit))
+    await cloud.until_ready("Deployment/wine")
+    await cloud.declare(cloud.target(), cloud.model(), cloud.deployment())
+    await cloud.after(hours=9)
+    assert (await cloud.ready("Deployment/wine")).status == "True"
+    assert cloud.aws.calls.done()["CreateEndpoint"] == 1
+    assert cloud.aws.calls.done()["UpdateEndpoint"] == 0
+
+
+async def test_a_later_ttl_counts_from_the_making_too(cloud: Cloud) -> None:
+    """Longer, and in place; then it goes."""
+    for ttl in ("2h", "6h"):
+        timed = cloud.deployment(options={"ttl": ttl})
+        await cloud.declare(cloud.target(), cloud.model(), timed)
+        await cloud.until_ready("Deployment/wine")
+    await cloud.after(hours=5)
+    assert cloud.names("endpoint") == ["wine"]
+    await cloud.after(hours=2)
+    assert cloud.names("endpoint") == []
+
+
 async def test_a_plan_tells_the_cost_and_what_would_remain(cloud: Cloud) -> None:
     """In the adapter's words, for ``windlass plan``."""
     await cloud.declare(cloud.target(), cloud.model(), cloud.deployment(replicas=2))

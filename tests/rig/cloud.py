@@ -223,9 +223,11 @@ _one_session = cache(aioboto3.Session)
 
 
 @asynccontextmanager
-async def cloud_in(folder: Path, **params: JsonValue) -> AsyncIterator[Cloud]:
+async def cloud_in(
+    folder: Path, account: SageMakerDouble | None = None, **params: JsonValue
+) -> AsyncIterator[Cloud]:
     """A kernel on an account that holds nothing but a bucket."""
-    async with SageMakerDouble() as aws:
+    async with account or SageMakerDouble() as aws:
         stack = ExitStack()
         stack.enter_context(patch.object(aioboto3, "Session", _one_session))
         async with aws.client("s3") as s3:

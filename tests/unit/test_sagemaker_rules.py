@@ -172,6 +172,23 @@ def _(aws: SageMakerDouble, by: Foreign) -> None:
     operation(Ask(aws.account, {"FunctionName": "f"}, "nobody"))
 
 
+@case("config.serverless")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    make_model(by, EnableNetworkIsolation=True)
+    capacity = {"MemorySizeInMB": 2048, "MaxConcurrency": 5}
+    serverless = {"VariantName": "v", "ModelName": "m", "ServerlessConfig": capacity}
+    by.call("CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[serverless])
+
+
+@case("endpoint.to-serverless")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    make_live(by)
+    capacity = {"MemorySizeInMB": 2048, "MaxConcurrency": 5}
+    serverless = {"VariantName": "v", "ModelName": "m", "ServerlessConfig": capacity}
+    by.call("CreateEndpointConfig", EndpointConfigName="s", ProductionVariants=[serverless])
+    by.call("UpdateEndpoint", EndpointName="e", EndpointConfigName="s")
+
+
 @case("transform.payload")
 def _(aws: SageMakerDouble, by: Foreign) -> None:
     make_model(by)

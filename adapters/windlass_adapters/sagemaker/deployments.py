@@ -264,10 +264,28 @@ def deployment_faults(deployment: Deployment) -> Iterator[tuple[str, str]]:
         yield "spec.resources", "SageMaker sells whole instances; use spec.options.instanceType"
     yield from _scaling_faults(spec, options)
     serverless = options.serverless or any(v.serverless for v in options.variants)
-    if spec.replicas is not None and serverless:
-        yield "spec.replicas", "a serverless endpoint has none; leave it out"
+    if serverless:
+        yield from _serverless_faults(spec, options)
     if options.updates.rolling is not None and (serverless or len(options.variants) > 1):
         yield "spec.options.updates.rolling", "is for one variant with instances; use blueGreen"
+
+
+def _serverless_faults(
+    spec: DeploymentSpec, options: DeploymentOptions
+) -> Iterator[tuple[str, str]]:
+    if spec.replicas is not None:
+        yield "spec.replicas", "a serverless endpoint has none; leave it out"
+    if len(options.variants) > 1:
+        yield "spec.options.variants", "a serverless endpoint has one variant; AWS takes no more"
+    if options.max_hourly_cost is not None:
+        yield (
+            "spec.options.maxHourlyCost",
+            "a serverless endpoint costs by the request; bound it with maxConcurrency",
+        )
+    for field in ("vpc", "isolated", "volume", "startup_timeout"):
+        if getattr(options, field):
+            name = "startupTimeout" if field == "startup_timeout" else field
+            yield f"spec.options.{name}", "AWS has none for a serverless endpoint; leave it out"
 
 
 def _scaling_faults(spec: DeploymentSpec, options: DeploymentOptions) -> Iterator[tuple[str, str]]:

@@ -114,6 +114,13 @@ class Serverless(Frozen):
     """MB."""
     max_concurrency: int = Field(default=5, ge=1, le=200)
     provisioned_concurrency: int | None = Field(default=None, ge=1, le=200)
+    """How much of it is kept ready; not more than ``maxConcurrency``."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Serverless:
+        if (self.provisioned_concurrency or 0) > self.max_concurrency:
+            raise ValueError("provisionedConcurrency must not be above maxConcurrency")
+        return self
 
 
 class Variant(Frozen):
