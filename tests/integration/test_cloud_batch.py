@@ -397,7 +397,7 @@ async def test_a_transform_declared_again_after_it_was_removed(
     tmp_path: Path, instance: str | None
 ) -> None:
     """Its name may be taken for good. A stopped one is no result of the new Job; a whole one is."""
-    async with cloud_in(tmp_path, **({"instance": instance} if instance else {})) as cloud:
+    async with cloud_in(tmp_path, instance=instance) as cloud:
         leave(cloud, times=9)
         for wait, created in ((45, 1), (3600, 2), (3600, 2 if instance else 3)):
             await cloud.declare(cloud.target(), cloud.model(), predict(cloud))
