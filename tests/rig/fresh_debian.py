@@ -148,12 +148,16 @@ class Root:
             with contextlib.suppress(FreshError):
                 until(lambda: not self.processes(), patience, "the processes ended")
 
-    def command(self, shell: str, user: str = USER) -> list[str]:
-        """How to run a shell line in the clone, as the newcomer or as root."""
+    def command(self, shell: str, user: str = USER, *, fork: bool = True) -> list[str]:
+        """How to run a shell line in the clone, as the newcomer or as root.
+
+        Without a fork, the command gets the terminal's Ctrl-C itself: nsenter would die of it and
+        hide how the command ends. But then only its children are inside, so `/proc/self` is not.
+        """
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         inside = ["env", "-i", *variables, "bash", "-c", f"cd {CLONE} && {shell}"]
-        # Without a fork: nsenter itself would die of Ctrl-C and hide how the command ends.
-        enter = ["nsenter", "--target", str(self.first), "--mount", "--pid", "--no-fork"]
+        enter = ["nsenter", "--target", str(self.first), "--mount", "--pid"]
+        enter += [] if fork else ["--no-fork"]
         return [*enter, "--setuid", user, "--setgid", user, "--", *inside]
 
     def run(self, shell: str, *, check: bool = True, user: str = USER) -> str:
@@ -232,7 +236,7 @@ def predicted(root: Root) -> dict[str, list[float]]:
 
 def start(root: Root, what: str) -> Terminal:
     """``make run`` in a terminal, until the daemon is ready and the curl answers a wine class."""
-    terminal = Terminal(root.command("exec make run"))
+    terminal = Terminal(root.command("exec make run", fork=False))
 
     def there() -> object:
         return terminal.ended() or (root.succeeds(READY) and predicted(root))
