@@ -168,6 +168,12 @@ class Unknown:
     message: str
     reason: Reason = Reason.BACKEND_UNAVAILABLE
 
+    @classmethod
+    def because(cls, error: AdapterError) -> Unknown:
+        """What a question that failed this way has told. That one waits is no reason of its own."""
+        waits = error.reason is Reason.WAITING
+        return cls(str(error), Reason.BACKEND_UNAVAILABLE if waits else error.reason)
+
 
 Observation = Found | Absent | Unknown
 
@@ -319,6 +325,27 @@ class CountsCalls(Protocol):
     @abstractmethod
     def api_calls(self) -> Mapping[tuple[str, str], int]:
         """Calls so far, by operation and result: ``ok``, or a word for what went wrong."""
+
+
+class Number(NamedTuple):
+    """One number of an adapter's own, for Prometheus."""
+
+    name: str
+    """What follows ``windlass_``; the adapter's name comes first: ``slurm_looks``."""
+    kind: Literal["counter", "gauge"]
+    help: str
+    value: float
+    labels: Mapping[str, str] = {}
+    """Beside the Target's. Few and fixed: never an object's name."""
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """An adapter with numbers of its own for Prometheus."""
+
+    @abstractmethod
+    def numbers(self) -> Iterable[Number]:
+        """As they stand now. Numbers of one name follow each other."""
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ node that is away makes observations Unknown, never absent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar, Literal, Self
@@ -27,6 +27,8 @@ from windlass_adapters.base import (
     External,
     Found,
     LogChunk,
+    Measures,
+    Number,
     Observation,
     Owner,
     ReadsLogs,
@@ -37,6 +39,7 @@ from windlass_adapters.base import (
     Wanted,
 )
 from windlass_adapters.slurm.connection import Connection
+from windlass_adapters.slurm.counts import Counts
 from windlass_adapters.slurm.fetching import Fetching
 from windlass_adapters.slurm.jobs import wanted_run
 from windlass_adapters.slurm.login import Login
@@ -50,10 +53,14 @@ from windlass_schemas import Job
 CALL_TIMEOUT = timedelta(seconds=180)
 PASSES_PER_SECOND = 500
 """How many runs may be asked for in a second: with more of them, each is asked for less often."""
+LONGEST_POLL = 2.0
+"""Seconds after which a run is asked for at the latest: a change may have hurried the next look."""
+AFTER_LOOK = 0.2
+"""Seconds after a look is due at which a run is asked for: all of them take that one look."""
 _CLASSES: tuple[ErrorClass, ...] = (TransientError, WaitingError, TerminalError, AmbiguousError)
 
 
-class SlurmAdapter(Adapter, ReadsLogs):
+class SlurmAdapter(Adapter, Measures, ReadsLogs):
     """One cluster."""
 
     params_model: ClassVar[type[BaseModel]] = SlurmParams
@@ -61,16 +68,16 @@ class SlurmAdapter(Adapter, ReadsLogs):
 
     def __init__(self, context: AdapterContext, params: BaseModel) -> None:
         self._params = SlurmParams.model_validate(params.model_dump())
-        self.connection = Connection(self._params)
-        login = Login(self.connection, self._params, context.install, context.state)
+        self._counts = Counts()
+        self.connection = Connection(self._params, self._counts)
+        login = Login(self.connection, self._params, context.install, context.state, self._counts)
         staging = Staging(login, self.connection, context.artifacts)
         submitter = Submitter(login, staging, self._params, context.target)
         fetching = Fetching(login, self.connection, context.artifacts, context.state)
         self._runs = Runs(login, submitter, fetching, self._params, context.target)
-        poll = self._params.limits.poll
+        self._poll = min(self._params.limits.poll.total_seconds(), LONGEST_POLL)
         self._capabilities = Capabilities(
             soak=self._params.soak,
-            poll_interval=min(poll, timedelta(seconds=2)),
             resync_interval=timedelta(minutes=5),
             timeout=CALL_TIMEOUT,
             max_concurrent=self._params.limits.concurrent,
@@ -84,11 +91,11 @@ class SlurmAdapter(Adapter, ReadsLogs):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Constant but for the poll interval, which grows with the number of runs."""
-        enough = timedelta(seconds=self._runs.watch.tracked / PASSES_PER_SECOND)
-        if enough <= self._capabilities.poll_interval:
-            return self._capabilities
-        return replace(self._capabilities, poll_interval=enough)
+        """Constant but for the poll interval: until the next look, longer with very many runs."""
+        watch = self._runs.watch
+        soon = min(self._poll, watch.due_in + AFTER_LOOK)
+        seconds = max(soon, watch.tracked / PASSES_PER_SECOND)
+        return replace(self._capabilities, poll_interval=timedelta(seconds=seconds))
 
     def normalise(self, desired: Desired) -> tuple[Wanted, ...]:
         if isinstance(desired.resource, Job):
@@ -115,6 +122,10 @@ class SlurmAdapter(Adapter, ReadsLogs):
 
     async def delete(self, owner: Owner, external: External) -> None:
         await self._runs.delete(owner, external)
+
+    def numbers(self) -> Iterator[Number]:
+        self._counts.tracked = self._runs.watch.tracked
+        return self._counts.numbers()
 
     def classify(self, exception: Exception) -> ErrorClass:
         if isinstance(exception, AdapterError):

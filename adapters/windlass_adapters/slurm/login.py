@@ -25,8 +25,9 @@ from windlass_adapters.base import (
     WaitingError,
 )
 from windlass_adapters.slurm.connection import CommandError, Connection
+from windlass_adapters.slurm.counts import Counts, word_of
 from windlass_adapters.slurm.params import SlurmParams
-from windlass_adapters.slurm.program import job_script, remote_program
+from windlass_adapters.slurm.program import START, job_script, remote_program
 from windlass_schemas import Reason
 
 Json = dict[str, JsonValue]
@@ -36,26 +37,38 @@ TIMEOUTS: Mapping[str, float] = {"submit": 150.0, "have": 120.0, "collect": 100.
 TIMEOUT = 60.0
 MUTATING = frozenset({"submit", "cancel", "bury"})
 _INSTALL = """
-import os, sys
+import io, os, sys, zipfile
 size, path, first = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-folder = os.path.dirname(path)
-if first == "no" and not os.path.exists(folder + "/../OWNER"):
+root = os.path.dirname(os.path.dirname(path))
+if first == "no" and not os.path.exists(root + "/OWNER"):
     sys.exit("OWNER is not there")
 os.umask(63)
-os.makedirs(folder, exist_ok=True)
 data = b""
 while len(data) < size:
     piece = os.read(0, size - len(data))
     if not piece:
         sys.exit("the program did not arrive")
     data += piece
-part = path + "." + str(os.getpid())
-with open(part, "wb") as file:
-    file.write(data)
-os.rename(part, path)
-os.execv(sys.executable, [sys.executable, "-I", path])
+with zipfile.ZipFile(io.BytesIO(data)) as program:
+    for name in program.namelist():
+        target, part = path + "/" + name, "%s/%s.%d" % (path, name, os.getpid())
+        content = program.read(name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            with open(target, "rb") as file:
+                if file.read() == content:
+                    continue
+        except FileNotFoundError:
+            pass
+        with open(part, "wb") as file:
+            file.write(content)
+        os.rename(part, target)
+os.execv(sys.executable, [sys.executable, "-I", "-S", path + "/run.py"])
 """
-"""Takes the program from stdin, puts it in its place, and becomes it."""
+"""Takes the program from stdin, puts it in its place file by file, and becomes it.
+
+A file that is right already is left as it is: what Python has compiled of it stays good.
+"""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _log = structlog.get_logger("windlass.slurm")
@@ -77,11 +90,17 @@ class Login:
     """Calls to one login node. All methods raise AdapterError only."""
 
     def __init__(
-        self, connection: Connection, params: SlurmParams, install: str, folder: Path
+        self,
+        connection: Connection,
+        params: SlurmParams,
+        install: str,
+        folder: Path,
+        counts: Counts,
     ) -> None:
         """``folder`` is the Target's own here; it remembers that a root was ours once."""
         self._connection = connection
         self._params = params
+        self.counts = counts
         self._install = install
         self._program = remote_program()
         self.script = job_script()
@@ -106,7 +125,7 @@ class Login:
     async def call(self, command: str, request: Json, blobs: Sequence[bytes] = ()) -> Json:
         """One command. Raises AmbiguousError only for what changes something."""
         await self.greeting()
-        program = f"{self._params.remote_python} -I {self._path}"
+        program = f"{self._params.remote_python} -I -S {self._path}/{START}"
         try:
             return await self._ask(program, command, request, blobs)
         except CommandError as error:  # the program is gone: a cleaned disk, an older installation
@@ -119,7 +138,7 @@ class Login:
         content = self._program.content
         first = not await asyncio.to_thread(self._rooted.exists)
         words = f"{len(content)} {self._path} {'yes' if first else 'no'}"
-        command = f"{self._params.remote_python} -I -c '{_INSTALL}' {words}"
+        command = f"{self._params.remote_python} -I -S -c '{_INSTALL}' {words}"
         request: Json = {
             "programs": {self.script.name: self.script.content.decode()},
             "first": first,
@@ -170,11 +189,14 @@ class Login:
         data = b"".join([before, json.dumps(head | request).encode(), b"\n", *blobs])
         try:
             out = await self._connection.run(program, data, TIMEOUTS.get(command, TIMEOUT))
-            return parse_answer(out, nonce)
-        except AmbiguousError as error:
-            if command in MUTATING:
-                raise
-            raise TransientError(str(error)) from None
+            answer = parse_answer(out, nonce)
+        except AdapterError as error:
+            self.counts.execs[command, word_of(error)] += 1
+            if isinstance(error, AmbiguousError) and command not in MUTATING:
+                raise TransientError(str(error)) from None
+            raise
+        self.counts.execs[command, "ok"] += 1
+        return answer
 
 
 def parse_answer(out: bytes, nonce: str) -> Json:
