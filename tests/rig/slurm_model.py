@@ -68,6 +68,8 @@ class Job:
     code: int = 0
     runs: bool = False
     """Whether its program goes on."""
+    taken_out: bool = False
+    """Whether it waited and was cancelled by its index: then the queue shows no index of it."""
     limit: int = 0
     """How many elements of its array run at once; 0 for all."""
     node: str = ""
@@ -154,7 +156,9 @@ class Slurm:
             else:
                 yield job, job.id, job.index or "N/A"
         for (master, _), jobs in together.items():
-            yield jobs[0], master, ",".join(ranges([job.index for job in jobs]))
+            bound = f"%{jobs[0].limit}" if jobs[0].limit else ""
+            listed = ",".join(ranges([job.index for job in jobs])) + bound
+            yield jobs[0], master, "N/A" if jobs[0].taken_out else listed
 
     def _sacct(self, argv: Sequence[str]) -> Done:
         mark, ids = argv[argv.index("--delimiter") + 1], argv[argv.index("-j") + 1].split(",")
@@ -173,6 +177,7 @@ class Slurm:
         gentle = "--signal=TERM" in argv
         for word in (w for w in argv if not w.startswith("-")):
             for job in [j for j in self.jobs if _meant(j, word)]:
+                job.taken_out = "_" in word and job.state == PENDING
                 self._stop(job, gentle)
         return Done(0, b"", "")
 

@@ -178,6 +178,16 @@ def test_a_job_that_its_node_could_not_start_was_cancelled_by_nobody() -> None:
     assert verdict(Evidence(record=silent, accounts=books, has_accounting=True)) == person
 
 
+def test_elements_that_a_person_took_out_of_the_queue_were_cancelled() -> None:
+    """The queue shows one line for them, without an index."""
+    told = record(
+        None, claims={"0": "12_0"}, ends={"0": ["0", "12_0", "0"]}, order={"array": [0, 1]}
+    )
+    ran, out = row("COMPLETED", element="0", id_="13"), row("CANCELLED")._replace(nodes="")
+    assert verdict(Evidence(rows=[ran, out], record=told)) == (Kind.BAD, Reason.CANCELLED, True)
+    assert judge(Evidence(rows=[ran], record=told, unseen_for=301)).kind is Kind.LOST
+
+
 def test_a_job_that_a_controller_forgot_and_began_again_was_cancelled_by_nobody() -> None:
     """Its claim is older than what Slurm says was its start, and nobody told it to stop."""
     odd = record(None, relaunched={"": 6.0})

@@ -116,13 +116,15 @@ def judge(evidence: Evidence) -> Verdict:
     accounts = evidence.accounts
     found: dict[str, Verdict] = {}
     rows_by_index: dict[str, list[Row]] = {}
+    # Of elements that were cancelled by their index while they waited, the queue shows no index.
+    unlisted = [row for row in evidence.rows if not expand(row.element)]
     for row in evidence.rows:
         for index in expand(row.element):
             rows_by_index.setdefault(index, []).append(row)
     for number in record.order.array:
         index = str(number)
         own = None if accounts is None else [a for a in accounts if a.id.endswith(f"_{index}")]
-        rows = rows_by_index.get(index, ())
+        rows = rows_by_index.get(index, unlisted)
         found[index] = _judge_one(replace(evidence, rows=rows, accounts=own, index=index))
     return _sum(found, record)
 
