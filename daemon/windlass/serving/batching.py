@@ -26,6 +26,7 @@ import structlog
 from windlass.serving.cost import Cost
 from windlass.serving.lanes import Lane
 from windlass.serving.model import OnnxModel, RunError
+from windlass.serving.reading import Question
 from windlass.serving.tensors import Array
 
 SHORT = 0.0005
@@ -71,6 +72,10 @@ class Batch:
         self.ended = ended
         self.cost = cost
         """Seconds that the run took of a processor: other work on the machine does not count."""
+        self.opening: bytes | None = None
+        """What all answers of one row begin with, once one is written."""
+        self.answered: list[Ask] = []
+        """Those that want to be counted, all at once, when the answers are out."""
 
     def part(self, start: int, stop: int) -> list[Array]:
         """The results of some rows; of everything when the run was one request's alone."""
@@ -102,15 +107,17 @@ class Ask:
 
     __slots__ = ("arrived", "expires", "inputs", "key", "outputs", "rows")
 
-    def __init__(self, inputs: Sequence[Array], outputs: tuple[str, ...], rows: int) -> None:
-        self.inputs = inputs
+    def __init__(self, question: Question, gathers: bool, arrived: float) -> None:
+        wish = question.wish
+        self.inputs = question.inputs
         """In the model's order."""
-        self.outputs = outputs
-        self.rows = rows
+        self.outputs = wish.names
+        self.rows = wish.rows if gathers else 0
         """Rows along the batch axis; 0 when this request must run alone."""
-        self.key: object = (outputs, *(each.shape[1:] for each in inputs)) if rows else None
+        self.key = wish.key
         """Requests with equal keys can run together."""
-        self.arrived = time.perf_counter()
+        self.arrived = arrived
+        """By ``time.perf_counter``."""
         self.expires = float("inf")
         """When nobody waits for it any more, by ``time.perf_counter``."""
 
@@ -122,6 +129,9 @@ class Ask:
     @abstractmethod
     def done(self, batch: Batch, start: int, stop: int) -> None:
         """The answer is in these rows of the batch."""
+
+    def count(self, batch: Batch) -> None:
+        """Count everything in ``batch.answered``; asked of the first one there."""
 
     @abstractmethod
     def fail(self, status: int, message: str) -> None:
@@ -148,6 +158,8 @@ class BatchQueue:
         self._loop = asyncio.get_running_loop()
         self.most = batching.max_rows if model.batches else 1
         """Rows of one run, at most."""
+        self.gathers = self.most > 1
+        """Whether requests may run together."""
         self._lanes: list[Lane] = []
         self._wanted_lanes = lanes
         self._free: list[Lane] = []
@@ -176,13 +188,6 @@ class BatchQueue:
         elif not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
-
-    def rows_of(self, inputs: Sequence[Array]) -> int:
-        """Rows of a request along the batch axis; 0 when it must run alone."""
-        if self.most == 1 or not self.model.batches:
-            return 0
-        rows = inputs[0].shape[0]
-        return rows if all(each.shape[0] == rows for each in inputs) else 0
 
     def predicted_wait(self) -> float:
         """Seconds until what waits now is answered."""
@@ -225,6 +230,7 @@ class BatchQueue:
     def awaken(self, model: OnnxModel) -> None:
         """Go on with the model loaded anew."""
         self.model = model
+        self.gathers = self.most > 1 and model.batches
         self.asleep = False
         self._schedule()
 
@@ -276,17 +282,17 @@ class BatchQueue:
         now = time.perf_counter()
         asks: list[Ask] = []
         passed: list[Ask] = []
-        rows = 0
+        rows, key = 0, None
         while waiting and (rows < most or not asks):
             ask = waiting.popleft()
             if ask.expires < now or not ask.wanted:
                 self._drop(ask)
             elif not asks:
                 asks.append(ask)
-                rows = ask.rows
+                rows, key = ask.rows, ask.key
                 if not rows:
                     break
-            elif ask.key == asks[0].key and rows + ask.rows <= most:
+            elif ask.rows and ask.key == key and rows + ask.rows <= most:
                 asks.append(ask)
                 rows += ask.rows
             else:
@@ -385,11 +391,14 @@ class BatchQueue:
                     start = stop
             except Exception:
                 log.exception("an answer could not be given")
+        if isinstance(outcome, Batch) and outcome.answered:
+            outcome.answered[0].count(outcome)
 
     def _one_by_one(self, asks: list[Ask]) -> None:
         """One of them spoils the batch: each runs alone, so that only that one fails."""
+        self.gathers = self.most > 1 and self.model.batches
         for ask in asks:
-            ask.key, ask.rows = None, 0
+            ask.rows = 0
         self.waiting.extendleft(reversed(asks))
         self._schedule()
 

@@ -20,8 +20,9 @@ from urllib.parse import unquote
 import structlog
 
 from windlass.serving.access import credential_of
-from windlass.serving.http import Exchange, Head, Limits, Reply, refusal, unpack
-from windlass.serving.inference import Caller, Form, Inference, form_of
+from windlass.serving.connection import Exchange
+from windlass.serving.http import Head, Limits, Reply, refusal, unpack
+from windlass.serving.inference import Form, Inference, form_of
 from windlass.serving.metrics import Metrics
 from windlass.serving.pages import Pages
 from windlass.serving.rows import CSV, TEXT, LinesForm, RowsForm
@@ -43,6 +44,8 @@ class Route:
     """Of an inference: how the body is made, or what is wrong; None if the body shows it."""
     credential: str | None = None
     """Of an inference: the API key in the head."""
+    plain: Form | None = None
+    """Of an inference: the form, if the head says everything and the body is not packed."""
 
 
 class Front:
@@ -68,6 +71,24 @@ class Front:
             self._metrics.under_way += 1
             exchange.begun = time.perf_counter()
 
+    def take(self, exchange: Exchange, body: bytes) -> None:
+        """Answer, now or later, a request whose body came with its head."""
+        route, metrics = exchange.head.route, self._metrics
+        if (
+            not isinstance(route, Route)
+            or not route.plain
+            or metrics.under_way >= self._limits.under_way
+        ):
+            self.begin(exchange)
+            self.answer(exchange, body)
+            return
+        metrics.under_way += 1
+        exchange.begun = now = time.perf_counter()
+        try:
+            self._inference.submit(route.plain, route.model, body, now, exchange, route.credential)
+        except Exception as error:
+            self._fault(exchange, error)
+
     def abandon(self, exchange: Exchange) -> None:
         """The client has gone, or was refused, before its body was there."""
         if exchange.begun:
@@ -88,9 +109,18 @@ class Front:
             else:
                 self._infer(exchange, route, body)
         except Exception as error:
-            log.exception("fault", path=exchange.head.path, exc_info=error)
-            text = "a fault in Windlass; the log of the serving process has the details"
-            self._reply(exchange, refusal(500, text))
+            self._fault(exchange, error)
+
+    def _fault(self, exchange: Exchange, error: Exception) -> None:
+        log.error("fault", path=exchange.head.path, exc_info=error)
+        text = "a fault in Windlass; the log of the serving process has the details"
+        exchange.reply(refusal(500, text))
+
+    def ended(self, exchange: Exchange, reply: Reply) -> None:
+        """An inference has its answer."""
+        self._metrics.under_way -= 1
+        if self._limits.logged and random.random() < self._limits.logged:
+            _log(exchange, reply)
 
     def _infer(self, exchange: Exchange, route: Route, body: bytes) -> None:
         if not exchange.begun:
@@ -108,23 +138,9 @@ class Front:
             reply = form if isinstance(form, Reply) else refusal(400, "the body has no form")
             seconds = time.perf_counter() - exchange.begun
             self._inference.refused(model[0], reply.status, seconds)
-            self._reply(exchange, reply)
-            return
-
-        def answer(reply: Reply) -> None:
-            self._metrics.under_way -= 1
             exchange.reply(reply)
-            if self._limits.logged and random.random() < self._limits.logged:
-                _log(exchange, model[0], reply)
-
-        caller = Caller(answer, exchange.still, route.credential)
-        self._inference.submit(form, model, plain, exchange.begun, caller)
-
-    def _reply(self, exchange: Exchange, reply: Reply) -> None:
-        if exchange.begun:
-            self._metrics.under_way -= 1
-            exchange.begun = 0.0
-        exchange.reply(reply)
+            return
+        self._inference.submit(form, model, plain, exchange.begun, exchange, route.credential)
 
     def _only_model(self, head: Head) -> tuple[str, str | None]:
         """SageMaker's routes name no model: the one that is there, or the header says which."""
@@ -157,7 +173,9 @@ class Front:
         found = self._infers(head, parts)
         if found is not None:
             if head.method == "POST":
-                return replace(found, credential=credential_of(head.headers))
+                clear = found.model[0] and "content-encoding" not in head.headers
+                plain = None if isinstance(found.form, Reply) or not clear else found.form
+                return replace(found, credential=credential_of(head.headers), plain=plain)
             return _not_allowed(head, "POST")
         page = self._pages.find(parts)
         if page is None:
@@ -179,11 +197,13 @@ class Front:
         return None
 
 
-def _log(exchange: Exchange, model: str, reply: Reply) -> None:
+def _log(exchange: Exchange, reply: Reply) -> None:
     """One line of the access log, with the trace that the client belongs to, if it says so."""
+    route = exchange.head.route
+    assert isinstance(route, Route)
     log.info(
         "request",
-        model=model,
+        model=route.model[0],
         status=reply.status,
         seconds=round(time.perf_counter() - exchange.begun, 6),
         bytes=len(reply.body),

@@ -10,7 +10,8 @@ import socket
 import ssl
 from typing import Self
 
-from windlass.serving.http import Connection, Limits, Routes
+from windlass.serving.connection import Connection, Routes
+from windlass.serving.http import Limits
 from windlass.serving.process import BACKLOG
 
 STOP_GRACE = 30

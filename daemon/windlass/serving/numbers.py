@@ -7,6 +7,8 @@ cannot fill the memory with series.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
 
 BUCKETS = (
     *(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
@@ -31,6 +33,16 @@ class Histogram:
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
 
+    def add_all(self, durations: Sequence[float]) -> None:
+        """Note several, which mostly fall into the same bucket."""
+        first, last = bisect_left(BUCKETS, min(durations)), bisect_left(BUCKETS, max(durations))
+        if first == last:
+            self.counts[first] += len(durations)
+            self.seconds += sum(durations)
+        else:
+            for seconds in durations:
+                self.add(seconds)
+
     def cumulative(self) -> list[tuple[str, int]]:
         """(upper bound, how many are within it), as Prometheus wants it."""
         total, found = 0, []
@@ -46,12 +58,12 @@ class Requests:
     __slots__ = ("by_code", "duration")
 
     def __init__(self) -> None:
-        self.by_code: dict[int, int] = {}
+        self.by_code: dict[int, int] = defaultdict(int)
         self.duration = Histogram()
 
     def ended(self, code: int, seconds: float) -> None:
         """Note one answer."""
-        self.by_code[code] = self.by_code.get(code, 0) + 1
+        self.by_code[code] += 1
         self.duration.add(seconds)
 
     @property
