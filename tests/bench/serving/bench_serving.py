@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--models", default="small,deep,conv,operations")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
