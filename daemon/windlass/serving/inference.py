@@ -48,6 +48,8 @@ class OipForm:
         self._json_length = json_length
 
     def read(self, served: Served, body: bytes) -> Question:
+        if self._json_length is None:
+            return served.reader.read_json(body)
         return served.reader.read(body, self._json_length)
 
     def write(
@@ -109,7 +111,8 @@ class Call(Ask):
         question: Question,
         caller: Caller,
         used: list[int],
-        times: tuple[float, float],
+        begun: float,
+        read: float,
     ) -> None:
         Ask.__init__(self, question, served.queue.gathers, time.perf_counter())
         self._deployment = deployment
@@ -118,8 +121,9 @@ class Call(Ask):
         self._question = question
         self._caller = caller
         self._used = used
-        self.begun, self.read = times
-        """When the request came, and when it was read."""
+        self.begun = begun
+        """When the request came, by ``time.perf_counter`` as ``read``: when its reading began."""
+        self.read = read
         self.copy: Copy | None = None
         timeout = question.wish.timeout
         if timeout is not None:
@@ -243,7 +247,7 @@ class Inference:
             caller.reply(found)
             return
         deployment, served = found
-        key = self.admit(deployment, served, credential)
+        key = self.admit(deployment, served, credential) if served.guarded else ""
         if isinstance(key, Reply):
             self.refused(model[0], key.status, read - begun)
             caller.reply(key)
@@ -258,7 +262,7 @@ class Inference:
             served.runs.failed(400, seconds)
             deployment.requests.ended(400, seconds)
             return
-        call = Call(deployment, served, form, question, caller, used, (begun, read))
+        call = Call(deployment, served, form, question, caller, used, begun, read)
         if deployment.trial is not None and served is deployment.served:
             call.copy = _copied(deployment, form, body)
         served.queue.put(call)

@@ -98,7 +98,7 @@ class Reader:
     def read(self, body: bytes, json_length: int | None) -> Question:
         """Read one body. Raises OipError."""
         if json_length is None:
-            return self._read_json(body)
+            return self.read_json(body)
         head = body[:json_length] if 0 < json_length <= _LONGEST_TEMPLATE else b""
         template = self._templates.get(head)
         if template is not None and len(body) == json_length + template.length:
@@ -108,7 +108,8 @@ class Reader:
             self._remember(head, question, len(body) - json_length)
         return question
 
-    def _read_json(self, body: bytes) -> Question:
+    def read_json(self, body: bytes) -> Question:
+        """Read one body without binary tensors. Raises OipError."""
         if len(body) > _LARGEST or self._parser is None:
             return self._long(body, None)
         known = self._moulds.find(body)

@@ -61,7 +61,8 @@ def wrk(
         script = Path(folder) / "post.lua"
         script.write_text("\n".join(lines))
         url = f"http://127.0.0.1:{port}{contender.path}"
-        command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{max(round(seconds), 1)}s"]
+        lasting = max(round(seconds), 1)
+        command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{lasting}s"]
         command += ["--timeout", "30s", "--latency", "-s", str(script), url]
         before = cpu_seconds(server)
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
