@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from windlass.serving.access import Keys, credential_of
-from windlass.serving.batching import Ask, Batch
+from windlass.serving.batch import Ask, Batch
 from windlass.serving.deployments import Deployments
 from windlass.serving.http import JSON_LENGTH, Limits, Reply, refusal, unpack
 from windlass.serving.numbers import Requests

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from windlass.serving.batching import Batch
+from windlass.serving.batch import Batch
 from windlass.serving.http import Reply, json_reply
 from windlass.serving.oip import OipError, WantedOutput, check_shape, read_document
 from windlass.serving.reading import Question, asked

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from windlass.serving.batching import Ask, Batch
+from windlass.serving.batch import Ask, Batch
 from windlass.serving.reading import Question
 from windlass.serving.rollout import Trial
 from windlass.serving.served import Served

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from windlass.serving.batching import Batch
+from windlass.serving.batch import Batch
 from windlass.serving.http import BINARY, JSON, Reply
 from windlass.serving.oip import InferenceRequest, WantedOutput, encode_response
 from windlass.serving.reading import Question, Wish

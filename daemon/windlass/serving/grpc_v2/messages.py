@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from windlass.serving.batching import Batch
+from windlass.serving.batch import Batch
 from windlass.serving.grpc_v2 import inference_pb2 as pb
 from windlass.serving.http import Reply
 from windlass.serving.oip import OipError, WantedOutput, check_shape
