@@ -16,7 +16,6 @@ import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
@@ -26,6 +25,7 @@ import structlog
 from windlass.serving.cost import Cost
 from windlass.serving.lanes import Lane
 from windlass.serving.model import OnnxModel, RunError
+from windlass.serving.orders import Batching
 from windlass.serving.tensors import Array
 
 SHORT = 0.0005
@@ -42,20 +42,6 @@ _LOOK_AHEAD = 64
 """Requests of another shape that are passed over in search of batch-mates."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Batching:
-    """How requests of one model are gathered."""
-
-    max_rows: int = 32
-    """Rows of one run; 1 turns batching off."""
-    max_delay: float | None = None
-    """Seconds that a lane may linger for batch-mates; None lets the learned cost decide."""
-    max_waiting: int = 1024
-    """Requests that may wait; more are told to come again."""
-    max_run: float = 60.0
-    """Seconds after which a run counts as hung: its lane is given up, another takes its place."""
 
 
 class Batch:

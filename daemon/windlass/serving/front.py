@@ -10,10 +10,11 @@ or ``1``, which stands for whatever is in force; any other is 404. A model that 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
@@ -23,10 +24,12 @@ from windlass.serving.access import credential_of
 from windlass.serving.http import Exchange, Head, Limits, Reply, refusal, unpack
 from windlass.serving.inference import Caller, Form, Inference, form_of
 from windlass.serving.metrics import Metrics
-from windlass.serving.pages import Pages
+from windlass.serving.pages import Answer, Pages
 from windlass.serving.rows import CSV, TEXT, LinesForm, RowsForm
 
-Page = Callable[[Head, bytes], Reply]
+Page = Callable[[Head, bytes], Answer]
+
+_FAULT = "a fault in Windlass; the log of the serving process has the details"
 
 log = structlog.get_logger()
 
@@ -55,6 +58,7 @@ class Front:
         self._pages = pages
         self._metrics = metrics
         self._limits = limits
+        self._promises: set[asyncio.Future[None]] = set()
 
     def begin(self, exchange: Exchange) -> None:
         """Find the route, and count an inference in."""
@@ -84,13 +88,28 @@ class Front:
         assert isinstance(route, Route)
         try:
             if route.page is not None:
-                exchange.reply(route.page(exchange.head, body))
+                page = route.page(exchange.head, body)
+                if isinstance(page, Reply):
+                    exchange.reply(page)
+                else:
+                    self._promise(exchange, page)
             else:
                 self._infer(exchange, route, body)
         except Exception as error:
             log.exception("fault", path=exchange.head.path, exc_info=error)
-            text = "a fault in Windlass; the log of the serving process has the details"
-            self._reply(exchange, refusal(500, text))
+            self._reply(exchange, refusal(500, _FAULT))
+
+    def _promise(self, exchange: Exchange, page: Awaitable[Reply]) -> None:
+        async def keep() -> None:
+            try:
+                exchange.reply(await page)
+            except Exception as error:
+                log.exception("fault", path=exchange.head.path, exc_info=error)
+                exchange.reply(refusal(500, _FAULT))
+
+        task = asyncio.ensure_future(keep())
+        self._promises.add(task)
+        task.add_done_callback(self._promises.discard)
 
     def _infer(self, exchange: Exchange, route: Route, body: bytes) -> None:
         if not exchange.begun:
