@@ -112,7 +112,7 @@ def _keep_one(work: Path, relative: str, store: Path) -> tuple[str, int]:
         raise _NotAnOutputError("was not written") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _NotAnOutputError("is no regular file and no folder")
+        raise _NotAnOutputError("is not a regular file; an output is a file or a folder of files")
     with os.fdopen(descriptor, "rb") as file:
         return keep(store, file, relative)
 
