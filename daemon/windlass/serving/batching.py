@@ -15,7 +15,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -25,6 +24,7 @@ from windlass.serving.cost import Cost
 from windlass.serving.lanes import Lane
 from windlass.serving.linger import Linger
 from windlass.serving.model import OnnxModel, RunError
+from windlass.serving.orders import Batching
 
 SHORT = 0.0005
 """Seconds; a model whose runs are shorter may run in the event loop."""
@@ -38,20 +38,6 @@ _LOOK_AHEAD = 64
 """Requests of another shape that are passed over in search of batch-mates."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Batching:
-    """How requests of one model are gathered."""
-
-    max_rows: int = 32
-    """Rows of one run; 1 turns batching off."""
-    max_delay: float | None = None
-    """Seconds that a lane may linger for batch-mates; None lets the learned cost decide."""
-    max_waiting: int = 1024
-    """Requests that may wait; more are told to come again."""
-    max_run: float = 60.0
-    """Seconds after which a run counts as hung: its lane is given up, another takes its place."""
 
 
 class BatchQueue:

@@ -64,7 +64,7 @@ class Exchange:
         if self.begun:
             connection.routes.ended(self, reply)
         if not self.gone:
-            self.payload = encoded(reply, self.head, connection.closing)
+            self.payload = encoded(reply, self.head, connection.ends_with(self))
             connection.flush()
 
 
@@ -91,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._waited = 0
         self.closing = False
         """Whether the connection ends after the answers that are due."""
+        self._retiring = False
         self._still = 0
 
     # What asyncio calls
@@ -254,6 +255,16 @@ class Connection(asyncio.Protocol):
                 self._fail(refusal(408, text))
         elif not self._exchanges and still > limits.keep_alive and self._transport is not None:
             self._transport.close()
+
+    def retire(self) -> None:
+        """End the connection with its next answer, and tell the client so."""
+        self._retiring = True
+
+    def ends_with(self, exchange: Exchange) -> bool:
+        """Whether the client must be told that this answer is the last."""
+        if self._retiring and self._exchanges and self._exchanges[-1] is exchange:
+            self.closing = True
+        return self.closing
 
     def finish(self) -> None:
         """End the connection after the answers that are due."""

@@ -10,10 +10,11 @@ or ``1``, which stands for whatever is in force; any other is 404. A model that 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
@@ -24,10 +25,10 @@ from windlass.serving.connection import Exchange
 from windlass.serving.http import Head, Limits, Reply, refusal, unpack
 from windlass.serving.inference import Form, Inference, form_of
 from windlass.serving.metrics import Metrics
-from windlass.serving.pages import Pages
+from windlass.serving.pages import Answer, Pages
 from windlass.serving.rows import CSV, TEXT, LinesForm, RowsForm
 
-Page = Callable[[Head, bytes], Reply]
+Page = Callable[[Head, bytes], Answer]
 
 log = structlog.get_logger()
 
@@ -58,6 +59,7 @@ class Front:
         self._pages = pages
         self._metrics = metrics
         self._limits = limits
+        self._promises: set[asyncio.Future[None]] = set()
 
     def begin(self, exchange: Exchange) -> None:
         """Find the route, and count an inference in."""
@@ -105,11 +107,26 @@ class Front:
         assert isinstance(route, Route)
         try:
             if route.page is not None:
-                exchange.reply(route.page(exchange.head, body))
+                page = route.page(exchange.head, body)
+                if isinstance(page, Reply):
+                    exchange.reply(page)
+                else:
+                    self._promise(exchange, page)
             else:
                 self._infer(exchange, route, body)
         except Exception as error:
             self._fault(exchange, error)
+
+    def _promise(self, exchange: Exchange, page: Awaitable[Reply]) -> None:
+        async def keep() -> None:
+            try:
+                exchange.reply(await page)
+            except Exception as error:
+                self._fault(exchange, error)
+
+        task = asyncio.ensure_future(keep())
+        self._promises.add(task)
+        task.add_done_callback(self._promises.discard)
 
     def _fault(self, exchange: Exchange, error: Exception) -> None:
         log.error("fault", path=exchange.head.path, exc_info=error)

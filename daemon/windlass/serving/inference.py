@@ -158,9 +158,7 @@ class Call(Ask):
         spent = [now - each for each in begun]
         runs.seconds += sum(spent)
         runs.total.add_all(spent)
-        requests = self._deployment.requests
-        requests.by_code[200] += number
-        requests.duration.add_all(spent)
+        self._deployment.requests.answered(spent)
 
     def fail(self, status: int, message: str) -> None:
         headers = {}

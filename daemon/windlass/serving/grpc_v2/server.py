@@ -17,11 +17,10 @@ from windlass.serving.grpc_v2 import inference_pb2 as pb
 from windlass.serving.grpc_v2.messages import MessageForm
 from windlass.serving.http import Limits, Reply
 from windlass.serving.inference import Inference, Waiting
-from windlass.serving.listener import STOP_GRACE
 from windlass.serving.metrics import Metrics
 from windlass.serving.oip import model_metadata, server_metadata
-from windlass.serving.pages import index, load_or_unload, statistics
-from windlass.serving.process import Certificate, Place, port_in_use
+from windlass.serving.pages import Whole, all_statistics, index, load_or_unload
+from windlass.serving.process import STOP_GRACE, Certificate, Place, port_in_use
 
 SERVICE = "inference.GRPCInferenceService"
 _CODES = {
@@ -61,10 +60,13 @@ class RefusedError(Exception):
 class Calls:
     """The methods of the protocol."""
 
-    def __init__(self, inference: Inference, metrics: Metrics, version: str) -> None:
+    def __init__(
+        self, inference: Inference, metrics: Metrics, version: str, whole: Whole | None = None
+    ) -> None:
         self._inference = inference
         self._metrics = metrics
         self._version = version
+        self._whole = whole
 
     async def live(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -88,14 +90,15 @@ class Calls:
         return _filled(pb.ModelMetadataResponse, document)
 
     async def stats(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        if not request.name:
-            every = self._inference.deployments.all()
-            found = [statistics(d, version) for d in every for version in d.versions()]
-            return _filled(pb.ModelStatisticsResponse, {"model_stats": found})
-        one = self._inference.find(request.name, request.version or None)
-        if isinstance(one, Reply):
-            raise RefusedError(one)
-        return _filled(pb.ModelStatisticsResponse, {"model_stats": [statistics(*one)]})
+        named: tuple[str, str] | None = None
+        if request.name:
+            one = self._inference.find(request.name, request.version or None)
+            if isinstance(one, Reply):
+                raise RefusedError(one)
+            named = one[0].name, one[1].order.version
+        now = self._metrics.snapshot() if self._whole is None else await self._whole()
+        stats = all_statistics(now, *named) if named else all_statistics(now)
+        return _filled(pb.ModelStatisticsResponse, {"model_stats": stats})
 
     async def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         entries = index(self._inference.deployments, ready_only=request.ready)
