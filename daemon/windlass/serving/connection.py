@@ -64,7 +64,8 @@ class Exchange:
         if self.begun:
             connection.routes.ended(self, reply)
         if not self.gone:
-            self.payload = encoded(reply, self.head, connection.ends_with(self))
+            closing = connection.closing or (connection.retiring and connection.ends_with(self))
+            self.payload = encoded(reply, self.head, closing)
             connection.flush()
 
 
@@ -91,7 +92,8 @@ class Connection(asyncio.Protocol):
         self._waited = 0
         self.closing = False
         """Whether the connection ends after the answers that are due."""
-        self._retiring = False
+        self.retiring = False
+        """Whether the connection ends with its next answer."""
         self._still = 0
 
     # What asyncio calls
@@ -258,11 +260,11 @@ class Connection(asyncio.Protocol):
 
     def retire(self) -> None:
         """End the connection with its next answer, and tell the client so."""
-        self._retiring = True
+        self.retiring = True
 
     def ends_with(self, exchange: Exchange) -> bool:
-        """Whether the client must be told that this answer is the last."""
-        if self._retiring and self._exchanges and self._exchanges[-1] is exchange:
+        """Whether this answer is the last of a connection that retires; then it ends after it."""
+        if self._exchanges and self._exchanges[-1] is exchange:
             self.closing = True
         return self.closing
 

@@ -137,7 +137,8 @@ class Front:
         """An inference has its answer."""
         self._metrics.under_way -= 1
         if self._limits.logged and random.random() < self._limits.logged:
-            _log(exchange, reply)
+            model = self._model_of(exchange.head)[0]
+            _log(exchange, model, reply)
 
     def _infer(self, exchange: Exchange, route: Route, body: bytes) -> None:
         if not exchange.begun:
@@ -146,7 +147,7 @@ class Front:
             exchange.reply(refusal(503, text, retry_after=str(self._limits.retry_after)))
             return
         head = exchange.head
-        model = route.model if route.model[0] else self._only_model(head)
+        model = self._model_of(head)
         plain: bytes | Reply = body
         if "content-encoding" in head.headers:
             plain = unpack(body, head.headers["content-encoding"], self._limits.body)
@@ -159,8 +160,10 @@ class Front:
             return
         self._inference.submit(form, model, plain, exchange.begun, exchange, route.credential)
 
-    def _only_model(self, head: Head) -> tuple[str, str | None]:
+    def _model_of(self, head: Head) -> tuple[str, str | None]:
         """SageMaker's routes name no model: the one that is there, or the header says which."""
+        if isinstance(head.route, Route) and head.route.model[0]:
+            return head.route.model
         names = [each.name for each in self._inference.deployments.all()]
         named = head.headers.get("x-amzn-sagemaker-target-model")
         return (named or (names[0] if len(names) == 1 else ""), None)
@@ -214,13 +217,11 @@ class Front:
         return None
 
 
-def _log(exchange: Exchange, reply: Reply) -> None:
+def _log(exchange: Exchange, model: str, reply: Reply) -> None:
     """One line of the access log, with the trace that the client belongs to, if it says so."""
-    route = exchange.head.route
-    assert isinstance(route, Route)
     log.info(
         "request",
-        model=route.model[0],
+        model=model,
         status=reply.status,
         seconds=round(time.perf_counter() - exchange.begun, 6),
         bytes=len(reply.body),
