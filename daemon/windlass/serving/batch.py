@@ -17,6 +17,8 @@ from windlass.serving.model import OnnxModel, RunError
 from windlass.serving.reading import Question
 from windlass.serving.tensors import Array
 
+_PLAIN_KINDS = "fiub"
+
 
 class Batch:
     """What one run gave, for all the requests in it."""
@@ -33,6 +35,8 @@ class Batch:
         """Seconds that the run took of a processor: other work on the machine does not count."""
         self.opening: bytes | None = None
         """What all answers of one row begin with, once one is written."""
+        self.heads: dict[int, bytes] = {}
+        """JSON before the binary tensors of so many rows, once one is written."""
         self.answered: list[Ask] = []
         """Those that want to be counted, all at once, when the answers are out."""
 
@@ -46,6 +50,14 @@ class Batch:
     def texts(self) -> list[list[bytes]] | None:
         """JSON of each row of each output, written once for all; None if it needs more care."""
         return None if any(map(_needs_care, self.results)) else list(map(_rows, self.results))
+
+    @cached_property
+    def raws(self) -> list[bytes] | None:
+        """Bytes of each output, little-endian; None where elements have no fixed size."""
+        if any(each.dtype.kind not in _PLAIN_KINDS for each in self.results):
+            return None
+        little = (each.astype(each.dtype.newbyteorder("<"), copy=False) for each in self.results)
+        return [each.tobytes() for each in little]
 
 
 def _needs_care(result: Array) -> bool:

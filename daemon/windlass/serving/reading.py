@@ -47,6 +47,7 @@ class Wish:
     """Equal where requests can run together, as far as the first axis is a batch axis."""
     all_json: bool
     """Whether no output is wanted as a binary tensor."""
+    all_binary: bool
 
 
 @dataclass(slots=True)
@@ -69,8 +70,9 @@ def asked(
     rows = sizes.pop() if len(sizes) == 1 else 0
     names = tuple(wanted.spec.name for wanted in outputs)
     key = (names, *(each.shape[1:] for each in inputs)) if rows else None
-    all_json = not any(wanted.binary for wanted in outputs)
-    return Question(Wish(identity, outputs, names, timeout, rows, key, all_json), inputs)
+    binary = [wanted.binary for wanted in outputs]
+    ways = not any(binary), all(binary)
+    return Question(Wish(identity, outputs, names, timeout, rows, key, *ways), inputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,9 @@ from windlass.serving.batch import Batch
 from windlass.serving.http import BINARY, JSON, Reply
 from windlass.serving.oip import InferenceRequest, WantedOutput, encode_response
 from windlass.serving.reading import Question, Wish
-from windlass.serving.tensors import DATATYPES, Array, Shape
+from windlass.serving.tensors import Shape
 
 _OPENINGS = 1024
-_PLAIN_KINDS = "fiub"
 
 
 class Labels:
@@ -61,10 +60,10 @@ def written(labels: Labels, question: Question, batch: Batch, start: int, stop: 
             if opening and stop - start == 1 and wish.id is None:
                 return Reply(200, b"%b%b]}]}" % (opening, texts[0][start]))
             return Reply(200, _json(labels, wish, batch, texts, start, stop))
-    elif all(wanted.binary for wanted in wish.outputs):
-        results = batch.part(start, stop)
-        if all(result.dtype.kind in _PLAIN_KINDS for result in results):
-            return _binary(labels, wish, results)
+    elif wish.all_binary:
+        raws = batch.raws
+        if raws is not None:
+            return _binary(labels, wish, batch, raws, start, stop)
     request = InferenceRequest(wish.id, {}, wish.outputs)
     encoded = encode_response(request, batch.part(start, stop), labels.model, labels.version)
     kind = JSON if encoded.json_length is None else BINARY
@@ -96,13 +95,28 @@ def _opening_of_a_row(labels: Labels, wish: Wish, batch: Batch) -> bytes:
     return b'%b%b,"data":[' % (labels.start(None), labels.opening(wish.outputs[0], shape))
 
 
-def _binary(labels: Labels, wish: Wish, results: list[Array]) -> Reply:
-    heads, bodies = [], []
-    for wanted, result in zip(wish.outputs, results, strict=True):
-        dtype = DATATYPES[wanted.spec.datatype].dtype
-        data = result.astype(dtype, copy=False).tobytes()
-        opening = labels.opening(wanted, result.shape)
-        heads.append(b'%b,"parameters":{"binary_data_size":%d}}' % (opening, len(data)))
-        bodies.append(data)
-    head = b"%b%b]}" % (labels.start(wish.id), b",".join(heads))
-    return Reply(200, b"".join((head, *bodies)), BINARY, None, len(head))
+def _binary(
+    labels: Labels, wish: Wish, batch: Batch, raws: Sequence[bytes], start: int, stop: int
+) -> Reply:
+    rows = stop - start
+    head = batch.heads.get(rows) if wish.id is None else None
+    if head is None:
+        head = _head(labels, wish, batch, rows)
+        if wish.id is None:
+            batch.heads[rows] = head
+    if rows != batch.rows:
+        sizes = [len(raw) // batch.rows for raw in raws]
+        raws = [raw[start * n : stop * n] for raw, n in zip(raws, sizes, strict=True)]
+    return Reply(200, b"".join((head, *raws)), BINARY, None, len(head))
+
+
+def _head(labels: Labels, wish: Wish, batch: Batch, rows: int) -> bytes:
+    """The JSON before binary tensors of so many rows of a batch, or of all of it."""
+    heads = []
+    for wanted, result in zip(wish.outputs, batch.results, strict=True):
+        whole = rows == batch.rows
+        shape = result.shape if whole else (rows, *result.shape[1:])
+        size = result.nbytes if whole else result.nbytes // batch.rows * rows
+        opening = labels.opening(wanted, shape)
+        heads.append(b'%b,"parameters":{"binary_data_size":%d}}' % (opening, size))
+    return b"%b%b]}" % (labels.start(wish.id), b",".join(heads))
