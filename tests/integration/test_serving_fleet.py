@@ -341,6 +341,7 @@ class TestLosses:
 
 
 class TestRetirement:
+    @pytest.mark.timeout(1800)
     @pytest.mark.parametrize("retirements", [RETIREMENTS, pytest.param(60, marks=pytest.mark.long)])
     def test_a_process_that_retires_resets_no_connection(
         self, both: Fleet, retirements: int

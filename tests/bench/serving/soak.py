@@ -1,6 +1,6 @@
 """Hours of load with a swap every few seconds: no failed request, no memory that grows.
 
-``make soak-serving MINUTES=1440``. Clients check every answer; at the end the slope of the resident
+``make soak-serving MINUTES=1440``. Clients check every answer; at the end the slope of its
 own memory is printed, over the second half, in KiB an hour. Exit code 1 when a request failed.
 """
 
