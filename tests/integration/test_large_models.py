@@ -54,6 +54,7 @@ SIZES = [64, pytest.param(1024, marks=pytest.mark.long)]
 
 
 class TestMemory:
+    @pytest.mark.timeout(600)
     @pytest.mark.parametrize("size", SIZES)
     def test_a_load_takes_no_second_copy(self, tmp_path: Path, size: int) -> None:
         model = layers(tmp_path / "m", size)
@@ -67,6 +68,7 @@ class TestMemory:
         assert peak < 1.3 * size * MIB + 24 * MIB, f"{peak / MIB:.0f} MiB at the peak"
         assert taken < 1.1 * size * MIB + 24 * MIB, f"{taken / MIB:.0f} MiB afterwards"
 
+    @pytest.mark.timeout(600)
     @pytest.mark.parametrize("size", SIZES)
     def test_without_prepacking_weights_stay_in_the_files_pages(
         self, tmp_path: Path, size: int

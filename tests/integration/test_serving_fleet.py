@@ -303,9 +303,10 @@ class TestLosses:
         assert f"process {victim} ended by signal 9; 2 of 2 processes serve" in str(view["message"])
 
     def test_one_that_hangs_is_replaced(self, both: Fleet) -> None:
-        victim = next(iter(both.workers()))
+        victim, lost = next(iter(both.workers())), both.view("m")["lost"]
         os.kill(victim, signal.SIGSTOP)
-        until(lambda: not alive(victim), "it is ended")
+        until(lambda: both.view("m")["lost"] != lost, "it is missed")
+        assert not alive(victim)
         until(lambda: both.processes() == 2, "another serves")
         assert f"process {victim} ended by signal 9" in str(both.view("m")["message"])
         spread(both, 10)
@@ -340,6 +341,7 @@ class TestLosses:
 
 
 class TestRetirement:
+    @pytest.mark.timeout(1800)
     @pytest.mark.parametrize("retirements", [RETIREMENTS, pytest.param(60, marks=pytest.mark.long)])
     def test_a_process_that_retires_resets_no_connection(
         self, both: Fleet, retirements: int

@@ -63,6 +63,10 @@ class Admin:
         """Seconds since somebody asked."""
         return time.monotonic() - self._asked
 
+    def begin(self) -> None:
+        """Count the silence from now: before, nobody could ask."""
+        self._asked = time.monotonic()
+
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
         self._asked = time.monotonic()

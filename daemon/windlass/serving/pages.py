@@ -178,7 +178,7 @@ def load_or_unload(inference: Inference, name: str, wish: str) -> Reply:
         return found
     if wish == "load":
         return json_reply(200, {})
-    text = "is served because its spec says so; remove the document, or suspend it"
+    text = "is served because its spec says so; remove the document to end that"
     return refusal(403, f"model {name} {text}")
 
 

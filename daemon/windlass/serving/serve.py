@@ -89,6 +89,7 @@ async def serve(folder: Folder, place: Place, version: str) -> None:
             folder.announce(place.host, port, version, **place.said(grpc_port))
             where = {"host": place.host, "port": port, "grpc_port": grpc_port}
             log.info("serving", **where, pid=os.getpid(), version=version)
+            orders.begin()
             again = [
                 tasks.create_task(again_and_again(LOOK, keys.refresh)),
                 tasks.create_task(again_and_again(WRITE, usage.write)),

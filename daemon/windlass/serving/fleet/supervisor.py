@@ -59,9 +59,10 @@ async def supervise(folder: Folder, place: Place, version: str) -> None:
         again = [
             tasks.create_task(fleet.run()),
             tasks.create_task(again_and_again(WRITE, fleet.write)),
-            tasks.create_task(again_and_again(1.0, end_if_idle)),
         ]
         await _first(fleet.ready, stop)
+        orders.begin()
+        again.append(tasks.create_task(again_and_again(1.0, end_if_idle)))
         folder.announce(place.host, port, version, **place.said(None))
         log.info("supervising", host=place.host, port=port, pid=os.getpid(), version=version)
         await stop.wait()
