@@ -7,6 +7,7 @@ their time, so that requests go on meanwhile.
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import re
 import time
@@ -105,6 +106,8 @@ class OnnxModel:
     def close(self) -> None:
         """Give the memory back. Nothing may run any more."""
         self._session = None
+        # Versions before this one may be in circles, which nothing else would look at for long.
+        gc.collect()
         trim_memory()
 
     def _probe(self) -> None:

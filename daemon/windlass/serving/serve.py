@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Callable
@@ -90,6 +91,8 @@ async def serve(folder: Folder, place: Place, version: str) -> None:
             where = {"host": place.host, "port": port, "grpc_port": grpc_port}
             log.info("serving", **where, pid=os.getpid(), version=version)
             orders.begin()
+            # What is here now stays: a collection then looks at what came since, and is short.
+            gc.freeze()
             again = [
                 tasks.create_task(again_and_again(LOOK, keys.refresh)),
                 tasks.create_task(again_and_again(WRITE, usage.write)),
