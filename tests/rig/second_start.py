@@ -33,7 +33,7 @@ class SecondStart(Scenario):
         return EndState((), (), ())
 
     async def examine(self, reference: EndState) -> None:
-        with tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:  # two may still write
             target = LocalTarget(Path(name))
             async with target.adapter() as adapter:
                 desired = target.script(SCRIPT)
