@@ -153,7 +153,8 @@ class Found:
     url: str | None = None
     detail: Mapping[str, JsonValue] = field(default_factory=dict)
     retire: str = ""
-    """Why it should be taken down now, though it is still declared: its time is over."""
+    """Why it should be taken down now, though it is still declared: its time is over. A run is
+    stopped, and how it ended then is its result."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,12 @@ class Unknown:
 
     message: str
     reason: Reason = Reason.BACKEND_UNAVAILABLE
+
+    @classmethod
+    def because(cls, error: AdapterError) -> Unknown:
+        """What a question that failed this way has told. That one waits is no reason of its own."""
+        waits = error.reason is Reason.WAITING
+        return cls(str(error), Reason.BACKEND_UNAVAILABLE if waits else error.reason)
 
 
 Observation = Found | Absent | Unknown

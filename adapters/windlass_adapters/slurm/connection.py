@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import asyncssh
 import structlog
@@ -18,13 +17,12 @@ import structlog
 from windlass_adapters.base import (
     AdapterError,
     AmbiguousError,
-    TerminalError,
     TransientError,
     WaitingError,
 )
-from windlass_adapters.secrets import resolve_secret
 from windlass_adapters.slurm.counts import Counts
 from windlass_adapters.slurm.params import JumpHost, SlurmParams
+from windlass_adapters.slurm.trust import config_of, keys_of, trusted, versions_of
 from windlass_schemas import Reason
 
 OPEN_TIMEOUT = 30.0
@@ -53,6 +51,8 @@ class Connection:
         self._pause = FIRST_PAUSE
         self._not_before = 0.0
         self._refusal: AdapterError | None = None
+        self._trusted: tuple[int, ...] = ()
+        """Which versions of the key and of known_hosts the last try was made with."""
 
     @property
     def opened(self) -> int:
@@ -153,8 +153,10 @@ class Connection:
             if self._open is not None and not self._open.is_closed():
                 return self._open
             now = time.monotonic()
-            if self._refusal is not None and now < self._not_before:
+            trusted = await asyncio.to_thread(versions_of, self._params)
+            if self._refusal is not None and now < self._not_before and trusted == self._trusted:
                 raise self._refusal
+            self._trusted = trusted
             await self.close()
             try:
                 async with asyncio.timeout(OPEN_TIMEOUT):
@@ -174,16 +176,17 @@ class Connection:
     def _refused(self, error: Exception) -> AdapterError:
         match error:
             case asyncssh.HostKeyNotVerifiable() | asyncssh.KeyExchangeFailed():
+                port = f"-p {self._params.port} " if self._params.port else ""
                 message = (
                     f"{self.name} cannot prove who it is ({told(error)}); nothing was sent."
-                    " Ask its admins for the host key, then put it into params.hostKey or"
-                    " known_hosts"
+                    f" Compare what ssh-keyscan {port}{self._params.host} prints with what its"
+                    " admins say, then put it into params.hostKey or known_hosts"
                 )
                 return WaitingError(message, reason=Reason.UNAUTHORIZED)
             case asyncssh.PermissionDenied() | asyncssh.KeyImportError():
                 message = (
                     f"{self.name} does not let us in ({told(error)}); check params.user and"
-                    f" params.key. Tried again in {BANNED_PAUSE / 60:.0f} min"
+                    f" params.key. Tried again in {BANNED_PAUSE / 60:.0f} min, or when one changes"
                 )
                 return WaitingError(message, reason=Reason.UNAUTHORIZED)
         return TransientError(f"{self.name} cannot be reached: {told(error)}")
@@ -194,7 +197,7 @@ class Connection:
             *params.jump_hosts,
             JumpHost(host=params.host, port=params.port or 22, user=params.user),
         ]
-        keys = await asyncio.to_thread(_keys, params)
+        keys = await asyncio.to_thread(keys_of, params)
         tunnel: asyncssh.SSHClientConnection | None = None
         for number, host in enumerate(hosts):
             last = number == len(hosts) - 1
@@ -207,8 +210,8 @@ class Connection:
                 options["tunnel"] = tunnel
             found = await asyncssh.connect(
                 host.host,
-                config=_config(params),
-                known_hosts=_trusted(params, host.host, last),
+                config=config_of(params),
+                known_hosts=trusted(params, host.host, last),
                 keepalive_interval=15,
                 keepalive_count_max=3,
                 login_timeout=OPEN_TIMEOUT,
@@ -265,40 +268,3 @@ class Slots:
 def told(error: Exception) -> str:
     """An exception in words."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _config(params: SlurmParams) -> list[str] | None:
-    """The ssh configuration that is honoured; None for none."""
-    if params.ssh_config is None:
-        return None
-    path = Path(params.ssh_config).expanduser()
-    return [str(path)] if path.is_file() else None
-
-
-def _keys(params: SlurmParams) -> list[asyncssh.SSHKey | tuple[asyncssh.SSHKey, str]]:
-    """The key of the Target, read anew for each connection. Raises TerminalError."""
-    if params.key is None:
-        return []
-    passphrase = resolve_secret(params.passphrase) if params.passphrase else None
-    key = asyncssh.import_private_key(resolve_secret(params.key) + "\n", passphrase)
-    if params.certificate is None:
-        return [key]
-    return [(key, str(Path(params.certificate).expanduser()))]
-
-
-def _trusted(params: SlurmParams, host: str, last: bool) -> asyncssh.SSHKnownHosts | None:
-    """Whose keys are believed. None, which believes everybody, only where the Target says so."""
-    if params.insecure_ignore_host_key:
-        _log.warning("the host key is not verified; remove insecureIgnoreHostKey", host=host)
-        return None
-    if params.host_key is not None and last:
-        return asyncssh.import_known_hosts(f"* {params.host_key}\n")
-    path = Path(params.known_hosts or "~/.ssh/known_hosts").expanduser()
-    if not path.is_file():
-        raise TerminalError(
-            f"{path} is not there, so that {host} cannot be verified; write its key there or into"
-            " params.hostKey",
-            reason=Reason.UNAUTHORIZED,
-        )
-    found: asyncssh.SSHKnownHosts = asyncssh.read_known_hosts([str(path)])
-    return found
