@@ -318,7 +318,8 @@ class FakeMachine(KitBackend):
             elif before[1] != digest:
                 self._effects["update", subject] += 1
         for name, (subject, _) in self._seen.items():
-            self._effects["delete", subject] += name not in there
+            if name not in there:
+                self._effects["delete", subject] += 1
         self._seen = there
         shape = (things, [p.pid for p in self.living.values()])
         if shape != self._shape:
