@@ -1,9 +1,9 @@
 """The process that runs one attempt of a Job: started in hop 7, read in hop 5, outlives the daemon.
 
-``python -m windlass_adapters.local.runner FOLDER``, with the declared environment as JSON on stdin.
-It takes the run's claim before anything else, so that a second one for the same folder does
-nothing, and it writes ``exit.json`` after everything else. Standard library only: it starts in
-milliseconds, stays small, and loads nothing later, when the installation may have changed.
+Forked by the nursery before there is anything to run, it waits for its order on a socket. It takes
+the run's claim before anything else, so that a second one for the same folder does nothing, and it
+writes ``exit.json`` after everything else. Standard library only: it stays small, and loads nothing
+later, when the installation may have changed.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import TypedDict, cast
 
 from windlass_adapters.local.outcome import FULL, Outcome, collect, ended, interrupted, not_started
 from windlass_adapters.local.processes import (
     adopt_orphans,
     descendants,
-    detach,
     die_with_parent,
     kill,
 )
-from windlass_adapters.local.records import Json, claim, read_record, write_record
+from windlass_adapters.local.records import Json, claim, read_record, sync, write_record
 
 CANCEL, CLAIM, EXIT, RESERVE, RUN = "cancel", "claim.json", "exit.json", ".reserve", "run.json"
+LOG = "runner.log"
 WATCHED = (signal.SIGTERM, signal.SIGCHLD)
 _RESERVED = 64 * 1024
 _FOREVER = 3600.0
@@ -39,9 +39,19 @@ _UNKILLABLE = 10.0
 """Seconds after which a process that survives KILL (it waits for hardware) is left alone."""
 
 
+class Given(TypedDict):
+    """An order, as it comes over the socket. What is secret in it is nowhere else."""
+
+    folder: str
+    environment: dict[str, str]
+    """The declared one."""
+    secrets: list[str]
+    """What the program's last words must not show."""
+
+
 @dataclass(frozen=True)
 class Order:
-    """What to run: ``run.json``, as far as the runner needs it."""
+    """What to run: ``run.json``, as far as the runner needs it, and the declared environment."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
@@ -78,6 +88,7 @@ class Run:
             program = self._start()
         except OSError as error:
             return not_started(self._order.argv[0], error)
+        self._make_durable()
         status, stopped = self._watch(program)
         _kill_all()
         if stopped is not None:
@@ -104,6 +115,17 @@ class Run:
             )
         process.returncode = 0  # reaped below with all the others, not by this object
         return process.pid
+
+    def _make_durable(self) -> None:
+        """Until here, no power cut could take more than it ends. Now the program goes on anyway."""
+        with suppress(OSError):  # a disk that fails shows when the exit record is written
+            for path in (
+                self._folder / RUN,
+                self._folder / CLAIM,
+                self._folder,
+                self._folder.parent,
+            ):
+                sync(path)
 
     def _watch(self, program: int) -> tuple[int, Stop | None]:
         """Wait for the end; TERM at the limit or on request, KILL after the grace."""
@@ -207,19 +229,41 @@ def _read_order(folder: Path, declared: Mapping[str, str]) -> Order:
     )
 
 
-def main() -> None:
-    """Run the attempt in the folder that the first argument names."""
-    folder = Path(sys.argv[1])
-    given = json.load(sys.stdin)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    ready = detach()
-    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    try:
-        if not claim(folder / CLAIM):
+def attend(asked: socket.socket) -> None:
+    """Wait for an order, take its run's claim, say so, and run it to its end."""
+    with asked:
+        given = _receive(asked)
+        if given is None:
             return
-    except FileNotFoundError:
-        return  # deleted before it began
-    ready()
+        folder = Path(given["folder"])
+        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        try:
+            _log_to(folder / LOG)
+            mine = claim(folder / CLAIM, durable=False)
+        except FileNotFoundError:
+            mine = False  # deleted before it began
+        with suppress(OSError):  # the daemon may be gone: all the more must the run go on
+            asked.sendall(b"1" if mine else b"0")
+    if mine:
+        _run(folder, given)
+
+
+def _receive(asked: socket.socket) -> Given | None:
+    """The order; None when nobody asks any more."""
+    with asked.makefile("rb") as reading:
+        size = int.from_bytes(reading.read(8), "big")
+        text = reading.read(size)
+    return cast("Given", json.loads(text)) if size and len(text) == size else None
+
+
+def _log_to(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _run(folder: Path, given: Given) -> None:
     adopt_orphans()
     started = datetime.now(UTC)
     with suppress(OSError):  # a disk that is full already: nothing to keep room for
@@ -231,7 +275,3 @@ def main() -> None:
         _record(folder, outcome, started)
         raise  # into runner.log, for whoever looks for the fault
     _record(folder, outcome, started)
-
-
-if __name__ == "__main__":
-    main()
