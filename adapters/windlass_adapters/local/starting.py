@@ -58,7 +58,7 @@ class Starter:
             runner.settimeout(LAUNCH_TIMEOUT)
             answer = b""
             with suppress(ConnectionError):
-                runner.sendall(len(order).to_bytes(8, "big") + order)
+                _send(runner, order)
                 answer = runner.recv(1)
         with self._lock:  # not before: the new one would take the processor from this run
             if self._nursery is not None:
@@ -83,6 +83,11 @@ class Starter:
         if self._nursery is not None:
             self._nursery.close()
             self._nursery = None
+
+
+def _send(runner: socket.socket, order: bytes) -> None:
+    """From here on the run may begin, whatever becomes of this process."""
+    runner.sendall(len(order).to_bytes(8, "big") + order)
 
 
 class _Nursery:
