@@ -52,7 +52,18 @@ def nursery_of(target: LocalTarget) -> int:
 
 
 def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    """0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def ready(target: LocalTarget) -> list[int]:
+    """The runners that the nursery of now has forked, and their guards have not seen end."""
+    nursery = nursery_of(target)
+    guards = {pid for pid in nurseries(target) if parent_of(pid) == nursery}
+    return [pid for pid in nurseries(target) if parent_of(pid) in guards]
 
 
 async def run(target: LocalTarget, adapter: LocalAdapter, uid: str) -> Found:
@@ -84,22 +95,39 @@ async def test_killed_runners_that_were_ready_cost_no_run(
 ) -> None:
     """An order that nobody answers goes to the next; when all were killed, somebody else looks."""
     await run(target, adapter, "a000000000000000")
-    nursery = nursery_of(target)
-    await until(lambda: len(nurseries(target)) == 3, "two are ready")
-    ready = [pid for pid in nurseries(target) if pid != nursery]
-    os.kill(ready[0], signal.SIGKILL)
-    await until(lambda: not lives(ready[0]), "its end")
+    await until(lambda: len(ready(target)) == 2, "two are ready")
+    killed = ready(target)[0]
+    os.kill(killed, signal.SIGKILL)
+    await until(lambda: not lives(killed), "its end")
     await run(target, adapter, "b000000000000000")
-    await until(lambda: len(nurseries(target)) == 3, "two are ready again")
-    for pid in nurseries(target):
-        if pid != nursery:
-            os.kill(pid, signal.SIGKILL)
-    await until(lambda: nurseries(target) == [nursery], "their end")
+    await until(lambda: len(ready(target)) == 2, "two are ready again")
+    for pid in ready(target):
+        os.kill(pid, signal.SIGKILL)
+    await until(lambda: nurseries(target) == [nursery_of(target)], "their end, and their guards'")
     desired = target.script("pass", uid="c000000000000000")
     with pytest.raises(AmbiguousError, match="two runners were killed"):
         await start(adapter, desired)
     found = await start(adapter, desired)
     assert (await settled(adapter, desired.owner, found.external)).state is State.SUCCEEDED
+
+
+async def test_a_killed_runner_takes_its_program_along_with_nobody_looking(
+    target: LocalTarget, adapter: LocalAdapter
+) -> None:
+    """Its guard stops what it started, also what has left its group and session."""
+    desired = target.script(
+        "import os, subprocess, time\n"
+        "child = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "open('../pids', 'w').write(f'{os.getpid()} {child.pid} ')\n"
+        "time.sleep(60)\n"
+    )
+    found = await start(adapter, desired)
+    folder = target.state / "runs" / found.external.name
+    await until(lambda: (folder / "pids").exists(), "it runs")
+    await until(lambda: (folder / "pids").read_text().endswith(" "), "it says what it started")
+    os.kill(json.loads((folder / "claim.json").read_text())["pid"], signal.SIGKILL)
+    pids = [int(pid) for pid in (folder / "pids").read_text().split()]
+    await until(lambda: not [pid for pid in pids if lives(pid)], "the end of both")
 
 
 async def test_a_nursery_that_cannot_start_is_tried_again_and_says_where_it_told_why(
@@ -124,7 +152,7 @@ async def test_many_runs_at_once_each_begin_once(
     for desired, found in zip(said, founds, strict=True):
         await settled(adapter, desired.owner, found.external)
         assert (target.state / "runs" / found.external.name / "started").read_text() == "x"
-    await until(lambda: len(nurseries(target)) == 3, "as many are ready as before")
+    await until(lambda: len(ready(target)) == 2, "as many are ready as before")
 
 
 DAEMON = """
@@ -170,7 +198,10 @@ async def test_the_nursery_ends_with_its_daemon_and_the_run_goes_on(
             daemon.kill()
         else:
             assert daemon.stdout.readline() == b"closed\n"
-        await until(lambda: nurseries(target) == [runner], "only the run's own runner lives")
+        await until(
+            lambda: nurseries(target) == sorted([runner, parent_of(runner)]),
+            "only the run's own runner and its guard live",
+        )
         desired = target.script("import time; time.sleep(60)")
         async with target.adapter() as adapter:
             (found,) = await adapter.find(desired.owner)

@@ -3,58 +3,95 @@
 ``python -m windlass_adapters.local.nursery FOLDER DESCRIPTOR``. Starting an interpreter takes
 longer than all else between a message and its run, so it is done before: this process has loaded
 what a runner needs, forks a few ahead, and one more for each byte that it reads. A runner gets a
-socket of its own, whose other end goes to the daemon. It leaves this process's family before it is
-offered, so that it outlives both. When the daemon is gone, this process goes, and so do runners
-without an order. Standard library only.
+socket of its own, whose other end goes to the daemon. Its parent is its guard: a process that waits
+for its end, and stops what it leaves behind when it is killed. Both have left this process's
+session and outlive it. When the daemon is gone, this process goes, and so do runners without an
+order. Standard library only.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
 
 from windlass_adapters.local import runner
+from windlass_adapters.local.processes import kill, marked
 
 AHEAD = 2
 """Runners that are ready at a time; of a crowd, the others wait for a fork each."""
+_UNKILLABLE = 10.0
+"""Seconds after which what survives KILL is left to the daemon."""
+
+
+class _Duty(NamedTuple):
+    """What a forked runner has to do with."""
+
+    asked: socket.socket
+    """Where its order comes from."""
+    guard: int
+    """Where it says which run it has."""
 
 
 def main() -> None:
     """Offer runners for as long as somebody asks; in each of them, be one."""
     gc.freeze()  # or each fork would copy the pages that it counts references in
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards end when they like
     with socket.socket(fileno=int(sys.argv[2])) as asked:
-        order = _keep(asked)
-    if order is not None:
-        runner.attend(order)
+        duty = _keep(asked)
+    if duty is not None:
+        runner.attend(*duty)
 
 
-def _keep(asked: socket.socket) -> socket.socket | None:
-    """Fork one runner for each that is asked for. In a runner: where its order will come from."""
+def _keep(asked: socket.socket) -> _Duty | None:
+    """Fork one runner for each that is asked for. In a runner: its duty."""
     for _ in range(AHEAD):
-        if (order := _offer(asked)) is not None:
-            return order
+        if (duty := _offer(asked)) is not None:
+            return duty
     while asked.recv(1):
-        if (order := _offer(asked)) is not None:
-            return order
+        if (duty := _offer(asked)) is not None:
+            return duty
     return None
 
 
-def _offer(asked: socket.socket) -> socket.socket | None:
+def _offer(asked: socket.socket) -> _Duty | None:
     ours, theirs = socket.socketpair()
-    child = os.fork()
-    if child == 0:
-        if os.fork():
-            os._exit(0)
-        os.setsid()
+    if os.fork() == 0:
+        asked.close()
         theirs.close()
-        return ours
-    os.waitpid(child, 0)
+        os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        reading, writing = os.pipe()
+        if (pid := os.fork()) == 0:
+            os.close(reading)
+            os.setsid()
+            return _Duty(ours, writing)
+        ours.close()
+        os.close(writing)
+        _guard(pid, reading)
+        os._exit(0)
     ours.close()
     with theirs:
         socket.send_fds(asked, [b"r"], [theirs.fileno()])
     return None
+
+
+def _guard(pid: int, reading: int) -> None:
+    """Wait for a runner's end. One that is killed cannot stop what it started: do it then."""
+    with os.fdopen(reading, "rb") as told:
+        run = told.read()  # all that there is, once the runner is gone
+    _, status = os.waitpid(pid, 0)
+    give_up = time.monotonic() + _UNKILLABLE
+    while run and status and time.monotonic() < give_up:
+        if not (left := marked(Path(os.fsdecode(run)))):
+            return
+        kill(left)
+        time.sleep(0.02)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,6 @@ from windlass_adapters.local.outcome import FULL, Outcome, collect, ended, inter
 from windlass_adapters.local.processes import (
     adopt_orphans,
     descendants,
-    die_with_parent,
     kill,
 )
 from windlass_adapters.local.records import Json, claim, read_record, sync, write_record
@@ -78,16 +77,20 @@ class Run:
         self._order = order
         self._secrets = secrets
 
-    def run(self) -> Outcome:
+    def run(self, begun: Callable[[], None]) -> Outcome:
         """Run the program to its end, then everything below it, then keep the outputs."""
         if (self._folder / CANCEL).exists():
+            begun()
             return interrupted("cancelled before it started")
         for relative in self._order.outputs.values():
             (self._work / relative).parent.mkdir(parents=True, exist_ok=True)
         try:
-            program = self._start()
+            with _signals_noted():
+                program = self._start()
         except OSError as error:
             return not_started(self._order.argv[0], error)
+        finally:
+            begun()
         self._make_durable()
         status, stopped = self._watch(program)
         _kill_all()
@@ -99,6 +102,8 @@ class Run:
         return collect(self._work, self._order.outputs, Path(self._order.store))
 
     def _start(self) -> int:
+        # No preexec_fn: without, the kernel copies nothing of this process (vfork), which would
+        # take longer than all that lies between a message and here.
         with (
             (self._folder / "stdout.log").open("ab") as stdout,
             (self._folder / "stderr.log").open("ab") as stderr,
@@ -111,7 +116,6 @@ class Run:
                 stdout=stdout,
                 stderr=stderr,
                 process_group=0,
-                preexec_fn=_before_program,
             )
         process.returncode = 0  # reaped below with all the others, not by this object
         return process.pid
@@ -164,10 +168,20 @@ class Run:
         return interrupted("stopped from outside (SIGTERM)")
 
 
-def _before_program() -> None:
-    """Between fork and exec; safe here, for the runner has one thread."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
-    die_with_parent()
+@contextmanager
+def _signals_noted() -> Iterator[None]:
+    """Miss no signal while a program starts, which would inherit that they are blocked.
+
+    From its end on they are, and one that came meanwhile is there to be waited for.
+    """
+    came: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        if came:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _reap() -> dict[int, int]:
@@ -229,23 +243,31 @@ def _read_order(folder: Path, declared: Mapping[str, str]) -> Order:
     )
 
 
-def attend(asked: socket.socket) -> None:
-    """Wait for an order, take its run's claim, say so, and run it to its end."""
-    with asked:
-        given = _receive(asked)
-        if given is None:
-            return
-        folder = Path(given["folder"])
-        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-        try:
-            _log_to(folder / LOG)
-            mine = claim(folder / CLAIM, durable=False)
-        except FileNotFoundError:
-            mine = False  # deleted before it began
-        with suppress(OSError):  # the daemon may be gone: all the more must the run go on
-            asked.sendall(b"1" if mine else b"0")
-    if mine:
-        _run(folder, given)
+def attend(asked: socket.socket, guard: int) -> None:
+    """Wait for an order, take its run's claim, begin, say so, and run it to its end.
+
+    ``guard`` is told which run it is.
+    """
+    given = _receive(asked)
+    if given is None:
+        return
+    folder = Path(given["folder"])
+    try:
+        _log_to(folder / LOG)
+        mine = claim(folder / CLAIM, durable=False)
+    except FileNotFoundError:
+        mine = False  # deleted before it began
+    if not mine:
+        asked.send(b"0")
+        return
+    os.write(guard, os.fsencode(folder))
+    _run(folder, given, lambda: _answer(asked))
+
+
+def _answer(asked: socket.socket) -> None:
+    """Not before the program has begun: whoever waits would take the processor from it."""
+    with asked, suppress(OSError):  # the daemon may be gone: all the more must the run go on
+        asked.send(b"1")
 
 
 def _receive(asked: socket.socket) -> Given | None:
@@ -263,13 +285,14 @@ def _log_to(path: Path) -> None:
     os.close(descriptor)
 
 
-def _run(folder: Path, given: Given) -> None:
+def _run(folder: Path, given: Given, begun: Callable[[], None]) -> None:
     adopt_orphans()
     started = datetime.now(UTC)
     with suppress(OSError):  # a disk that is full already: nothing to keep room for
         (folder / RESERVE).write_bytes(b"\0" * _RESERVED)
     try:
-        outcome = Run(folder, _read_order(folder, given["environment"]), given["secrets"]).run()
+        order = _read_order(folder, given["environment"])
+        outcome = Run(folder, order, given["secrets"]).run(begun)
     except Exception as error:
         outcome = Outcome("Failed", f"the runner failed: {type(error).__name__}: {error}")
         _record(folder, outcome, started)
