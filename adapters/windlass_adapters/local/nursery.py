@@ -83,9 +83,9 @@ def _offer(asked: socket.socket) -> _Duty | None:
 
 def _guard(pid: int, reading: int) -> None:
     """Wait for a runner's end. One that is killed cannot stop what it started: do it then."""
+    _, status = os.waitpid(pid, 0)  # first: to read at once would wake this process at each start
     with os.fdopen(reading, "rb") as told:
-        run = told.read()  # all that there is, once the runner is gone
-    _, status = os.waitpid(pid, 0)
+        run = told.read()
     give_up = time.monotonic() + _UNKILLABLE
     while run and status and time.monotonic() < give_up:
         if not (left := marked(Path(os.fsdecode(run)))):
