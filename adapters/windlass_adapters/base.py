@@ -154,6 +154,8 @@ class Found:
     detail: Mapping[str, JsonValue] = field(default_factory=dict)
     retire: str = ""
     """Why it should be taken down now, though it is still declared: its time is over."""
+    repair: str = ""
+    """What the next update puts right before anything else: the failed change left it half-way."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import cache
 from pathlib import Path
 
-import aioboto3
 import pytest
 
 from rig.cloud import Cloud, cloud_again, cloud_in
@@ -17,12 +15,6 @@ STEADY = 0.02
 AUDIT = 0.2
 """Calls for each resource in the hourly audit."""
 RESYNC = 300.0
-
-
-@pytest.fixture(autouse=True)
-def _one_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To read AWS's service models takes a second: all adapters of a test share one session."""
-    monkeypatch.setattr(aioboto3, "Session", cache(aioboto3.Session))
 
 
 @pytest.fixture

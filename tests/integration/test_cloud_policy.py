@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 
-import aioboto3
 import pytest
 from pydantic import JsonValue
 
@@ -23,12 +21,6 @@ from windlass_adapters.base import Infers
 from windlass_adapters.sagemaker import fronted, storage
 
 POLICY = Path(__file__).resolve().parents[2] / "docker" / "iam" / "sagemaker.json"
-
-
-@pytest.fixture(autouse=True)
-def _one_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To read AWS's service models takes a second: all adapters of a test share one session."""
-    monkeypatch.setattr(aioboto3, "Session", cache(aioboto3.Session))
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import tarfile
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -14,6 +15,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import aioboto3
+import structlog
 from pydantic import JsonValue
 
 from rig.sagemaker.account import Resource
@@ -28,6 +30,8 @@ from windlass.targets import OpenTarget, Targets
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Adapter, Found, Owner
 from windlass_adapters.sagemaker import SageMakerAdapter
+from windlass_adapters.sagemaker.params import SageMakerParams
+from windlass_adapters.sagemaker.session import Clients
 from windlass_adapters.testing.adapter import MemoryAdapter
 from windlass_adapters.testing.backend import MemoryBackend
 from windlass_adapters.testing.world import World
@@ -43,13 +47,18 @@ class Cloud(World):
 
     aws: SageMakerDouble = field(default_factory=SageMakerDouble)
     params: dict[str, JsonValue] = field(default_factory=dict)
+    wire: bool = True
+    """Whether calls go over HTTP, by the real clients; otherwise the account is asked in place."""
     lives: int = 0
 
     @classmethod
-    async def start(cls, folder: Path, aws: SageMakerDouble, **params: JsonValue) -> Cloud:
+    async def start(
+        cls, folder: Path, aws: SageMakerDouble, *, wire: bool = True, **params: JsonValue
+    ) -> Cloud:
         """Open a kernel on an account; ``params`` are more of the Target's."""
         backend = MemoryBackend()
-        world = cls(folder, MemoryAdapter.for_backend(backend), backend, aws=aws, params=params)
+        memory = MemoryAdapter.for_backend(backend)
+        world = cls(folder, memory, backend, aws=aws, params=params, wire=wire)
         world.now = aws.clock()
         aws.clock.follow(lambda: world.now)
         for name in ("key", "secret"):
@@ -181,10 +190,13 @@ def owner_of(world: World, object_: Object) -> Owner:
     return world.reconciler.situations.owner(object_)
 
 
-def adapter_of(world: World) -> type[Adapter]:
+def adapter_of(world: Cloud) -> type[Adapter]:
     """The adapter in the world's time."""
 
     class InTime(SageMakerAdapter):
+        def clients(self, params: SageMakerParams) -> Clients:
+            return super().clients(params) if world.wire else world.aws.in_process()
+
         def seconds(self) -> float:
             return world.now.timestamp()
 
@@ -211,16 +223,22 @@ _one_session = cache(aioboto3.Session)
 
 
 @asynccontextmanager
-async def cloud_in(folder: Path, **params: JsonValue) -> AsyncIterator[Cloud]:
-    """A kernel on an account that holds nothing but a bucket."""
+async def cloud_in(folder: Path, *, wire: bool = True, **params: JsonValue) -> AsyncIterator[Cloud]:
+    """A kernel on an account that holds nothing but a bucket.
+
+    Without ``wire`` there is no HTTP between the two: for thousands of lives, not for the clients.
+    """
     async with SageMakerDouble() as aws:
         stack = ExitStack()
         stack.enter_context(patch.object(aioboto3, "Session", _one_session))
-        async with aws.client("s3") as s3:
-            where = {"LocationConstraint": aws.region}
-            await s3.create_bucket(Bucket=bucket_of(aws), CreateBucketConfiguration=where)
-        world = await Cloud.start(folder, aws, **params)
+        where = {"LocationConstraint": aws.region}
+        await aws.in_process().call(
+            "s3", "CreateBucket", {"Bucket": bucket_of(aws), "CreateBucketConfiguration": where}
+        )
+        world = await Cloud.start(folder, aws, wire=wire, **params)
         aws.calls.clear()
+        if not wire:
+            stack.enter_context(silence())
         try:
             yield world
         finally:
@@ -228,11 +246,22 @@ async def cloud_in(folder: Path, **params: JsonValue) -> AsyncIterator[Cloud]:
             stack.close()
 
 
+@contextmanager
+def silence() -> Iterator[None]:
+    """Thousands of passes are no news."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
 @asynccontextmanager
 async def cloud_again(cloud: Cloud, folder: Path) -> AsyncIterator[Cloud]:
     """Another daemon on the same account, with an empty state folder."""
     folder.mkdir()
-    world = await Cloud.start(folder, cloud.aws, **cloud.params)
+    world = await Cloud.start(folder, cloud.aws, wire=cloud.wire, **cloud.params)
     try:
         yield world
     finally:

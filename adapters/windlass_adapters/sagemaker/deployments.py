@@ -17,10 +17,12 @@ from windlass_adapters.base import Desired, TerminalError, WaitingError, Wanted
 from windlass_adapters.sagemaker.fleets import (
     changeable,
     concurrency,
+    fleet_size,
     initial,
     lifetime_tags,
     most,
     production,
+    size_faults,
     update_policy,
     variants_of,
 )
@@ -253,6 +255,8 @@ def deployment_faults(deployment: Deployment) -> Iterator[tuple[str, str]]:
         yield "spec.replicas", "a serverless endpoint has none; leave it out"
     if options.updates.rolling is not None and (serverless or len(options.variants) > 1):
         yield "spec.options.updates.rolling", "is for one variant with instances; use blueGreen"
+    if not serverless:
+        yield from size_faults(options.updates, fleet_size(spec, options))
 
 
 def _scaling_faults(spec: DeploymentSpec, options: DeploymentOptions) -> Iterator[tuple[str, str]]:

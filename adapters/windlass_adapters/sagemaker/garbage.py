@@ -33,6 +33,7 @@ class Garbage:
         tokens = {self._backend.identity.token(owner) for owner in living}
         found = [*await self._endpoints(tokens), *await self._jobs(tokens)]
         found += await self._unused(tokens)
+        found += await self._uploads(tokens)
         before = self._backend.clock() - self._grace
         return [o for o in found if o.since is None or o.since < before]
 
@@ -100,6 +101,24 @@ class Garbage:
                 found.append(_orphan(MODEL_ROLE, name, tags, since, "", free=True))
         return found
 
+    async def _uploads(self, living: Collection[str]) -> list[Orphan]:
+        """Uploads that nobody goes on with, where a key can prove that it is of this installation.
+
+        Its folder ends in the owner's token, which with ``params.instance`` is a hash of that name
+        and of the object; without, it is a uid, which may be another installation's.
+        """
+        storage, identity = self._backend.storage, self._backend.identity
+        if identity.instance is None:
+            return []
+        found = []
+        for upload in await storage.uploads(storage.keys.prefix):
+            owner = storage.keys.owner(upload.key)
+            if owner is not None and identity.token(owner) not in living:
+                found.append(
+                    Orphan(UPLOAD_ROLE, upload.key, str(owner.key), upload.since, "", True)
+                )
+        return found
+
     async def _describe(self, noun: str, name: str) -> Answer | None:
         try:
             return await self._backend.api.sagemaker(f"Describe{noun}", **{f"{noun}Name": name})
@@ -109,6 +128,9 @@ class Garbage:
     async def collect(self, orphan: Orphan) -> None:
         """Remove what costs nothing and nothing uses. It is looked at once more before."""
         if not orphan.free:
+            return
+        if orphan.role == UPLOAD_ROLE:
+            await self._abort(orphan.name)
             return
         noun = "EndpointConfig" if orphan.role == CONFIG_ROLE else "Model"
         answer = await self._describe(noun, orphan.name)
@@ -122,6 +144,14 @@ class Garbage:
         inventory = self._backend.inventory
         section = inventory.configs if orphan.role == CONFIG_ROLE else inventory.models
         (await section.get()).pop(orphan.name, None)
+
+    async def _abort(self, key: str) -> None:
+        for upload in await self._backend.storage.uploads(key):
+            if upload.key == key:
+                await self._backend.storage.abort(upload)
+
+
+UPLOAD_ROLE = "upload"
 
 
 def _orphan(

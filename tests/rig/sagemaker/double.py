@@ -22,6 +22,7 @@ from rig.sagemaker.account import REGION, Account, Plan
 from rig.sagemaker.foreign import Foreign
 from rig.sagemaker.front import Front
 from rig.sagemaker.iam import Iam
+from rig.sagemaker.inprocess import InProcess
 from rig.sagemaker.monitor import Monitor
 from rig.sagemaker.others import Others
 from rig.sagemaker.runtime import Container
@@ -44,7 +45,7 @@ class SageMakerDouble:
         self.credentials = Credentials("AKIAWINDLASS", "a-secret-that-signs", principal)
         self.front = Front(self.account, {self.credentials.access_key: self.credentials})
         self.faults, self.calls = self.front.faults, self.front.calls
-        self.others = Others(self.account.number, self.front.credentials)
+        self.others = Others(self.account.number, self.front.credentials, self.clock)
         self.front.others = self.others
         self.url = ""
         """Where every service is reached; known once it is entered."""
@@ -88,6 +89,10 @@ class SageMakerDouble:
         given = {"endpoint_url": self.url, "config": config, **more}
         made: AbstractAsyncContextManager[Any] = self.session().client(service, **given)
         return made
+
+    def in_process(self) -> InProcess:
+        """The adapter's own port to AWS, without HTTP in between."""
+        return InProcess(self.front, self.credentials)
 
     def plan(self, what: str, name: str = "*", **how: Any) -> Plan:
         """Decide how the next thing of a sort turns out: see ``Plan``."""
