@@ -67,9 +67,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_testnodedown(node: WorkerController) -> None:
     """Add what one of several processes has run."""
-    told: dict[str, int] = getattr(node, "workeroutput", {}).get("tally", {})
-    for name, count in told.items():
-        setattr(TALLY, name, getattr(TALLY, name) + count)
+    TALLY.add(getattr(node, "workeroutput", {}).get("tally", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -79,3 +77,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"schedules {TALLY.schedules:,}, interleavings {TALLY.interleavings:,}"
             f" (for at least {TALLY.orders:,} orders of steps)"
         )
+        for theatre, count in sorted(TALLY.played.items()):
+            terminalreporter.write_line(f"  {count:,} of them: {theatre}")

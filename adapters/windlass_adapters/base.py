@@ -323,6 +323,27 @@ class CountsCalls(Protocol):
         """Calls so far, by operation and result: ``ok``, or a word for what went wrong."""
 
 
+class Number(NamedTuple):
+    """One number of an adapter's own, for Prometheus."""
+
+    name: str
+    """What follows ``windlass_``; the adapter's name comes first: ``slurm_looks``."""
+    kind: Literal["counter", "gauge"]
+    help: str
+    value: float
+    labels: Mapping[str, str] = {}
+    """Beside the Target's. Few and fixed: never an object's name."""
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """An adapter with numbers of its own for Prometheus."""
+
+    @abstractmethod
+    def numbers(self) -> Iterable[Number]:
+        """As they stand now. Numbers of one name follow each other."""
+
+
 @runtime_checkable
 class Estimates(Protocol):
     """An adapter whose externals cost money, or leave something behind."""

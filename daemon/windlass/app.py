@@ -125,6 +125,7 @@ class Daemon(Runtime):
     def metrics(self) -> Metrics:
         for target, calls in self._targets.api_calls():
             self._metrics.count_api_calls(target, calls)
+        self._metrics.adapters.take(self._targets.numbers())
         return self._metrics
 
     def enqueue(self, keys: Iterable[Key]) -> None:

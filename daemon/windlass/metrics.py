@@ -8,7 +8,7 @@ No metric carries an object's name, so that the number of series does not grow w
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from prometheus_client import (
@@ -19,8 +19,11 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from windlass.store.base import Store
+from windlass_adapters.base import Number
 
 _SHORT = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
 """Buckets for queueing and passes, in seconds."""
@@ -158,6 +161,29 @@ class SharingMetrics:
         )
 
 
+class AdapterNumbers(Collector):
+    """What adapters count on their own, by target; a target's numbers go when it is closed."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._taken: Mapping[str, Sequence[Number]] = {}
+        registry.register(self)
+
+    def take(self, numbers: Mapping[str, Sequence[Number]]) -> None:
+        """Replace all by these, by target."""
+        self._taken = numbers
+
+    def collect(self) -> Iterator[Metric]:
+        """Families of one name, over all targets."""
+        families: dict[str, Metric] = {}
+        for target, numbers in self._taken.items():
+            for number in numbers:
+                name = f"windlass_{number.name}"
+                family = families.setdefault(name, Metric(name, number.help, number.kind))
+                full = f"{name}_total" if number.kind == "counter" else name
+                family.add_sample(full, {"target": target, **number.labels}, number.value)
+        yield from families.values()
+
+
 class Metrics:
     """All metrics of one daemon, on a registry of its own."""
 
@@ -201,6 +227,7 @@ class Metrics:
             ["target", "operation", "result"],
             registry=self.registry,
         )
+        self.adapters = AdapterNumbers(self.registry)
         ProcessCollector(registry=self.registry)
 
     async def refresh(self, store: Store, now: datetime) -> None:

@@ -29,6 +29,8 @@ from windlass_adapters.base import (
     External,
     FindsOrphans,
     Found,
+    Measures,
+    Number,
     Observation,
     Owner,
     TerminalError,
@@ -184,6 +186,14 @@ class Targets:
         for id_, target in self._open.items():
             if isinstance(target.adapter, CountsCalls):
                 yield id_, target.adapter.api_calls()
+
+    def numbers(self) -> Mapping[str, Sequence[Number]]:
+        """What each open adapter counts on its own, by target."""
+        return {
+            id_: list(target.adapter.numbers())
+            for id_, target in self._open.items()
+            if isinstance(target.adapter, Measures)
+        }
 
     def finding_orphans(self) -> Iterator[tuple[str, FindsOrphans]]:
         """Target and adapter of each open one that can tell what nobody declares."""

@@ -19,8 +19,10 @@ class TestDeterministicNames(AdapterContract):
     depth = DEPTH.pairs
 
     def make(self, folder: Path) -> Rig:
-        stage = Theatre("deterministic", lambda: MemoryBackend(DETERMINISTIC))
-        return MemoryRig(folder, DETERMINISTIC, stage)
+        return MemoryRig(folder, DETERMINISTIC)
+
+    def theatre(self) -> Theatre:
+        return Theatre("deterministic", lambda: MemoryBackend(DETERMINISTIC))
 
 
 class TestServerChosenIds(AdapterContract):
@@ -29,8 +31,10 @@ class TestServerChosenIds(AdapterContract):
     depth = DEPTH.pairs
 
     def make(self, folder: Path) -> Rig:
-        stage = Theatre("server-chosen", lambda: MemoryBackend(SERVER_CHOSEN, lag=LAG))
-        return MemoryRig(folder, SERVER_CHOSEN, stage)
+        return MemoryRig(folder, SERVER_CHOSEN)
+
+    def theatre(self) -> Theatre:
+        return Theatre("server-chosen", lambda: MemoryBackend(SERVER_CHOSEN, lag=LAG))
 
 
 class TestLikeSlurm(AdapterContract):
@@ -39,5 +43,7 @@ class TestLikeSlurm(AdapterContract):
     depth = DEPTH.pairs
 
     def make(self, folder: Path) -> Rig:
-        stage = Theatre("slurm-like", lambda: MemoryBackend(SLURM_LIKE, lag=LAG))
-        return MemoryRig(folder, SLURM_LIKE, stage)
+        return MemoryRig(folder, SLURM_LIKE)
+
+    def theatre(self) -> Theatre:
+        return Theatre("slurm-like", lambda: MemoryBackend(SLURM_LIKE, lag=LAG))

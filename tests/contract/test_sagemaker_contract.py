@@ -6,7 +6,6 @@ at every await of this adapter are in ``test_cloud_kills``.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -85,6 +84,3 @@ class TestSageMaker(AdapterContract):
             rig = SageMakerRig(cloud)
             adapter = await stack.enter_async_context(rig.adapter)
             yield rig, adapter
-
-    async def _play(self, fault: str, folder: Path) -> None:
-        await asyncio.sleep(0)  # see the docstring of this module

@@ -10,11 +10,13 @@ import pytest
 from windlass_adapters.base import AmbiguousError
 from windlass_adapters.testing import PERSONALITIES, MemoryBackend, Personality
 from windlass_adapters.testing.backend import denied, out_of_quota, throttled
+from windlass_adapters.testing.cast import IN_MEMORY
 from windlass_adapters.testing.oracles import EndState, check_end
 from windlass_adapters.testing.schedules import TALLY, Theatre
 from windlass_adapters.testing.stepping import Cut
-from windlass_adapters.testing.stories import STORIES, Story
+from windlass_adapters.testing.stories import Story, stories_for
 
+STORIES = stories_for(IN_MEMORY)
 LAG = timedelta(seconds=3)
 Arm = Callable[[MemoryBackend], None]
 OPERATIONS = ("observe_many", "find", "create", "update", "delete")

@@ -22,11 +22,13 @@ from windlass.store.address import Address
 from windlass.store.base import Document
 from windlass.store.postgres import PostgresStore
 from windlass_adapters.testing import DETERMINISTIC, SERVER_CHOSEN, MemoryBackend
+from windlass_adapters.testing.cast import IN_MEMORY
 from windlass_adapters.testing.documents import job, kept_file
 from windlass_adapters.testing.owners import Owners
 from windlass_adapters.testing.schedules import FAULTS, Depth, Theatre
-from windlass_adapters.testing.stories import STORIES, Story
+from windlass_adapters.testing.stories import Story, stories_for
 
+STORIES = stories_for(IN_MEMORY)
 pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.usefixtures("quiet", "worlds"),

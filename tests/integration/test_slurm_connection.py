@@ -14,6 +14,7 @@ from rig.hpc import Hpc, look, observed, ran, settled, start
 from rig.slurm import Cluster, cluster
 from rig.slurm_site import Site
 from windlass_adapters.base import AdapterError, Found, State, TransientError
+from windlass_adapters.slurm import SlurmAdapter
 from windlass_schemas import Reason
 
 
@@ -103,6 +104,7 @@ async def test_fifty_jobs_take_one_authentication_and_two_sessions(
     jobs = [hpc.shell(f"echo {n} > o", f"job-{n}", uid=f"{n:016}", outputs={"o": "o"})
             for n in range(50)]  # fmt: skip
     before = site.authentications()
+    site.sdiag_reset()
     async with hpc.adapter() as adapter:
         await asyncio.gather(*(adapter.find(job.owner) for job in jobs))
         made = await asyncio.gather(*(start(adapter, job) for job in jobs))
@@ -113,6 +115,21 @@ async def test_fifty_jobs_take_one_authentication_and_two_sessions(
     assert sum(isinstance(f, Found) and f.state is State.SUCCEEDED for f in found) == 50
     assert site.authentications() == before + 1
     assert len(hpc.claims()) == 50
+    asked, told = site.sdiag(), counted(adapter)
+    assert told["slurm_authentications"] == 1
+    assert told["slurm_submissions ok"] == asked["REQUEST_SUBMIT_BATCH_JOB"] == 50
+    assert told["slurm_execs submit ok"] < 10
+    assert told["slurm_looks"] == told["slurm_execs look ok"]
+    # Before a submission the queue is asked for no run: nothing of it was there.
+    assert told["slurm_looks"] == asked["REQUEST_JOB_USER_INFO"]
+    assert told["slurm_look_seconds"] > 0
+    assert told["slurm_jobs COMPLETED"] == 50
+    assert told["slurm_tracked_runs"] == 0
+
+
+def counted(adapter: SlurmAdapter) -> dict[str, float]:
+    """Its own numbers, by name and labels."""
+    return {" ".join([n.name, *n.labels.values()]): n.value for n in adapter.numbers()}
 
 
 async def test_one_look_is_one_question_however_many_jobs(site: Cluster, tmp_path: Path) -> None:

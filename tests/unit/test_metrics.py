@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from windlass.metrics import Metrics
+from windlass_adapters.base import Number
 
 NAMES = (
     "workqueue_depth",
@@ -50,3 +51,23 @@ def test_two_daemons_in_one_process_count_apart() -> None:
     first.workqueue.adds.inc()
     assert b"windlass_workqueue_adds_total 1.0" in first.render()
     assert b"windlass_workqueue_adds_total 0.0" in second.render()
+
+
+def test_numbers_of_adapters_are_shown_by_target_and_go_with_it() -> None:
+    """One family for all targets, so that a dashboard sums and compares them."""
+    metrics = Metrics()
+
+    def numbers(looks: float) -> list[Number]:
+        states = [Number("slurm_jobs", "gauge", "Jobs.", 3, {"state": "RUNNING"})]
+        return [Number("slurm_looks", "counter", "Looks.", looks), *states]
+
+    metrics.adapters.take({"default/a": numbers(7), "default/b": numbers(1)})
+    text = metrics.render().decode()
+    assert text.count("# TYPE windlass_slurm_looks_total counter") == 1
+    assert 'windlass_slurm_looks_total{target="default/a"} 7.0' in text
+    assert 'windlass_slurm_looks_total{target="default/b"} 1.0' in text
+    assert 'windlass_slurm_jobs{state="RUNNING",target="default/a"} 3.0' in text
+    metrics.adapters.take({"default/b": numbers(2)})
+    text = metrics.render().decode()
+    assert "default/a" not in text
+    assert 'windlass_slurm_looks_total{target="default/b"} 2.0' in text

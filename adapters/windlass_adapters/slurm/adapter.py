@@ -6,7 +6,7 @@ node that is away makes observations Unknown, never absent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar, Literal, Self
@@ -27,6 +27,8 @@ from windlass_adapters.base import (
     External,
     Found,
     LogChunk,
+    Measures,
+    Number,
     Observation,
     Owner,
     ReadsLogs,
@@ -37,6 +39,7 @@ from windlass_adapters.base import (
     Wanted,
 )
 from windlass_adapters.slurm.connection import Connection
+from windlass_adapters.slurm.counts import Counts
 from windlass_adapters.slurm.fetching import Fetching
 from windlass_adapters.slurm.jobs import wanted_run
 from windlass_adapters.slurm.login import Login
@@ -53,7 +56,7 @@ PASSES_PER_SECOND = 500
 _CLASSES: tuple[ErrorClass, ...] = (TransientError, WaitingError, TerminalError, AmbiguousError)
 
 
-class SlurmAdapter(Adapter, ReadsLogs):
+class SlurmAdapter(Adapter, Measures, ReadsLogs):
     """One cluster."""
 
     params_model: ClassVar[type[BaseModel]] = SlurmParams
@@ -61,8 +64,9 @@ class SlurmAdapter(Adapter, ReadsLogs):
 
     def __init__(self, context: AdapterContext, params: BaseModel) -> None:
         self._params = SlurmParams.model_validate(params.model_dump())
-        self.connection = Connection(self._params)
-        login = Login(self.connection, self._params, context.install, context.state)
+        self._counts = Counts()
+        self.connection = Connection(self._params, self._counts)
+        login = Login(self.connection, self._params, context.install, context.state, self._counts)
         staging = Staging(login, self.connection, context.artifacts)
         submitter = Submitter(login, staging, self._params, context.target)
         fetching = Fetching(login, self.connection, context.artifacts, context.state)
@@ -115,6 +119,10 @@ class SlurmAdapter(Adapter, ReadsLogs):
 
     async def delete(self, owner: Owner, external: External) -> None:
         await self._runs.delete(owner, external)
+
+    def numbers(self) -> Iterator[Number]:
+        self._counts.tracked = self._runs.watch.tracked
+        return self._counts.numbers()
 
     def classify(self, exception: Exception) -> ErrorClass:
         if isinstance(exception, AdapterError):

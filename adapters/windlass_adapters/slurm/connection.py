@@ -23,6 +23,7 @@ from windlass_adapters.base import (
     WaitingError,
 )
 from windlass_adapters.secrets import resolve_secret
+from windlass_adapters.slurm.counts import Counts
 from windlass_adapters.slurm.params import JumpHost, SlurmParams
 from windlass_schemas import Reason
 
@@ -42,8 +43,9 @@ _log = structlog.get_logger("windlass.slurm")
 class Connection:
     """Runs commands on the login node. All methods raise AdapterError only."""
 
-    def __init__(self, params: SlurmParams) -> None:
+    def __init__(self, params: SlurmParams, counts: Counts) -> None:
         self._params = params
+        self._counts = counts
         self._open: asyncssh.SSHClientConnection | None = None
         self._jumps: list[asyncssh.SSHClientConnection] = []
         self._opening = asyncio.Lock()
@@ -51,8 +53,11 @@ class Connection:
         self._pause = FIRST_PAUSE
         self._not_before = 0.0
         self._refusal: AdapterError | None = None
-        self.opened = 0
+
+    @property
+    def opened(self) -> int:
         """How often it was opened so far."""
+        return self._counts.authentications
 
     @property
     def name(self) -> str:
@@ -162,7 +167,7 @@ class Connection:
                 raise self._refusal from None
             self._pause, self._refusal = FIRST_PAUSE, None
             self._channels.limit = self._params.limits.channels
-            self.opened += 1
+            self._counts.authentications += 1
             _log.info("connected", host=self.name)
             return self._open
 

@@ -25,6 +25,7 @@ from windlass_adapters.base import (
     WaitingError,
 )
 from windlass_adapters.slurm.connection import CommandError, Connection
+from windlass_adapters.slurm.counts import Counts, word_of
 from windlass_adapters.slurm.params import SlurmParams
 from windlass_adapters.slurm.program import job_script, remote_program
 from windlass_schemas import Reason
@@ -77,11 +78,17 @@ class Login:
     """Calls to one login node. All methods raise AdapterError only."""
 
     def __init__(
-        self, connection: Connection, params: SlurmParams, install: str, folder: Path
+        self,
+        connection: Connection,
+        params: SlurmParams,
+        install: str,
+        folder: Path,
+        counts: Counts,
     ) -> None:
         """``folder`` is the Target's own here; it remembers that a root was ours once."""
         self._connection = connection
         self._params = params
+        self.counts = counts
         self._install = install
         self._program = remote_program()
         self.script = job_script()
@@ -170,11 +177,14 @@ class Login:
         data = b"".join([before, json.dumps(head | request).encode(), b"\n", *blobs])
         try:
             out = await self._connection.run(program, data, TIMEOUTS.get(command, TIMEOUT))
-            return parse_answer(out, nonce)
-        except AmbiguousError as error:
-            if command in MUTATING:
-                raise
-            raise TransientError(str(error)) from None
+            answer = parse_answer(out, nonce)
+        except AdapterError as error:
+            self.counts.execs[command, word_of(error)] += 1
+            if isinstance(error, AmbiguousError) and command not in MUTATING:
+                raise TransientError(str(error)) from None
+            raise
+        self.counts.execs[command, "ok"] += 1
+        return answer
 
 
 def parse_answer(out: bytes, nonce: str) -> Json:

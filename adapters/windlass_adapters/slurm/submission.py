@@ -21,6 +21,7 @@ from windlass_adapters.base import (
     TransientError,
 )
 from windlass_adapters.secrets import resolve_secret
+from windlass_adapters.slurm.counts import word_of
 from windlass_adapters.slurm.gathering import Gathering
 from windlass_adapters.slurm.jobs import RunBody
 from windlass_adapters.slurm.login import Login, storage
@@ -102,7 +103,11 @@ class Submitter:
                 self._staging.lost(submission.digests)
                 await self._staging.prepare(submission.digests)
             answers |= await self._call(again)
-        return [_outcome(_of(answers, submission)) for submission in batch]
+        outcomes = [_outcome(_of(answers, submission)) for submission in batch]
+        self._login.counts.submissions.update(
+            word_of(each) if isinstance(each, AdapterError) else "ok" for each in outcomes
+        )
+        return outcomes
 
     async def _call(self, batch: Sequence[Submission]) -> dict[str, JsonValue]:
         digests = {digest for submission in batch for digest in submission.digests}

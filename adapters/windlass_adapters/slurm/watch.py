@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -49,8 +50,11 @@ class Watch:
         self._swept_at = 0.0
         self._tracked: dict[Place, float] = {}
         self._settled: set[Place] = set()
-        self.looks = 0
+
+    @property
+    def looks(self) -> int:
         """How many were taken."""
+        return self._login.counts.execs["look", "ok"]
 
     @property
     def tracked(self) -> int:
@@ -138,7 +142,9 @@ class Watch:
             pause = max(pause, SLOW_FACTOR * (now - started))
         self._look, self._error = look, None
         self._due = started + min(pause, LONGEST_PAUSE)
-        self.looks += 1
+        counts = self._login.counts
+        counts.look_seconds += now - started
+        counts.jobs = Counter(row.state for rows in look.rows.values() for row in rows)
 
     def _failed(self, error: AdapterError) -> None:
         self._error = error if isinstance(error, TransientError) else TransientError(str(error))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue
 
 from windlass_adapters.base import (
+    Adapter,
     AmbiguousError,
     External,
     Owner,
@@ -25,6 +26,7 @@ from windlass_adapters.base import (
     WaitingError,
     Wanted,
 )
+from windlass_adapters.testing.port import KitBackend, Thing
 from windlass_schemas import Artifact, Reason
 
 _START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -85,7 +87,7 @@ def _epoch() -> datetime:
 
 
 @dataclass
-class MemoryBackend:
+class MemoryBackend(KitBackend):
     """What exists, what was done to it, and what goes wrong next."""
 
     personality: Personality = DETERMINISTIC
@@ -117,6 +119,43 @@ class MemoryBackend:
     _given: int = 0
     _free: list[str] = field(default_factory=list)
     _looks: int = 0
+
+    # -- what the kit asks ----------------------------------------------------------------------
+
+    def adapter(self) -> type[Adapter]:
+        from windlass_adapters.testing.adapter import MemoryAdapter  # which speaks of backends
+
+        return MemoryAdapter.for_backend(self)
+
+    def things(self) -> Sequence[Thing]:
+        return [
+            Thing(*h.external[:2], h.owner_uid, _subject(h.external.name), h.digest, h.state)
+            for h in self.held.values()
+        ]
+
+    def counted(self) -> Mapping[tuple[str, str], int]:
+        found: Counter[tuple[str, str]] = Counter()
+        for (effect, name), count in self.effects.items():
+            found[effect, _subject(name)] += count
+        return found
+
+    def mutations(self) -> int:
+        return self.effects.total()
+
+    def is_live(self, uid: str, wanted: Wanted) -> bool:
+        name = (wanted.role, wanted.name)
+        for held in self.held.values():
+            if held.owner_uid == uid and held.external[:2] == name:
+                live = held.in_force if held.state is State.PROGRESSING else held.digest
+                return live == wanted.digest
+        return False
+
+    def has_succeeded(self, uid: str, wanted: Wanted) -> bool:
+        ended = self.written.get((wanted.role, wanted.name))
+        return ended is not None and ended.state is State.SUCCEEDED
+
+    def running(self) -> int:
+        return sum(h.state is State.PROGRESSING for h in self.all("run"))
 
     # -- faults ---------------------------------------------------------------------------------
 
@@ -169,10 +208,6 @@ class MemoryBackend:
         """All resources of that role whose names start so."""
         found = [h for (r, _), h in self.held.items() if r == role]
         return [h for h in found if h.external.name.startswith(name)]
-
-    def mutations(self) -> int:
-        """How many effects there have been."""
-        return self.effects.total()
 
     # -- what adapters do -----------------------------------------------------------------------
 
@@ -324,6 +359,12 @@ class MemoryBackend:
         snapshot = {name: replace(held) for name, held in self.held.items()}
         self._past.append((self.clock(), self._looks, snapshot))
         del self._past[:-100]
+
+
+def _subject(name: str) -> str:
+    """``default.train-<uid>-<digest>-a1`` without the uid."""
+    head, _, rest = name.partition("-")
+    return f"{head}-{rest[9:]}".rstrip("-")
 
 
 def artifact(content: str, name: str) -> Artifact:

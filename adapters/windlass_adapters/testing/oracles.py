@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from windlass.store.base import Object
 from windlass_adapters.base import State
-from windlass_adapters.testing.backend import Held, MemoryBackend
+from windlass_adapters.testing.port import KitBackend
 from windlass_adapters.testing.world import World
 from windlass_schemas import CloudEvent
 
 QUIET_PASSES = 100
+OVER = (State.SUCCEEDED, State.FAILED)
+"""What is over is not part of the end state: backends forget it sooner or later."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ async def end_state(world: World) -> EndState:
         assert condition is not None, f"{object_.key} has no Ready"
         observed = object_.status.observed_generation
         ready.append((str(object_.key), condition.status, condition.reason.value, observed))
-    held = sorted((_subject(h), h.digest, h.state.value) for h in _shown(world.backend))
-    made = sorted(counts(world.backend).items())
+    things = [thing for thing in world.behind.things() if thing.state not in OVER]
+    held = sorted((f"{t.role} {t.subject}", t.digest, t.state.value) for t in things)
+    made = sorted(counts(world.behind).items())
     return EndState(tuple(ready), tuple(held), tuple(made))
 
 
@@ -59,13 +62,9 @@ async def books(world: World) -> object:
     )
 
 
-def counts(backend: MemoryBackend) -> Mapping[tuple[str, str], int]:
+def counts(backend: KitBackend) -> Mapping[tuple[str, str], int]:
     """How often each object had something made or removed, whatever the uid."""
-    found: Counter[tuple[str, str]] = Counter()
-    for (effect, name), count in backend.effects.items():
-        if effect != "update":
-            found[effect, _without_uid(name)] += count
-    return dict(found)
+    return {done: count for done, count in backend.counted().items() if done[0] != "update"}
 
 
 def check_end(found: EndState, reference: EndState) -> None:
@@ -77,23 +76,23 @@ def check_end(found: EndState, reference: EndState) -> None:
 
 def check_single(world: World) -> None:
     """No name is held twice, at no time."""
-    names = Counter(held.external[:2] for held in world.backend.held.values())
+    names = Counter((thing.role, thing.name) for thing in world.behind.things())
     twice = [name for name, count in names.items() if count > 1]
     assert not twice, f"(b) held more than once: {twice}"
 
 
 async def check_quiet(world: World, passes: int = QUIET_PASSES) -> None:
     """Oracle (c): further passes change neither the backend nor the store."""
-    writes, effects = world.writes(), world.backend.mutations()
+    writes, effects = world.writes(), world.behind.mutations()
     for number in range(passes):
         await world.next_pass()
-        assert world.backend.mutations() == effects, f"(c) effect in quiet pass {number}"
+        assert world.behind.mutations() == effects, f"(c) effect in quiet pass {number}"
         assert world.writes() == writes, f"(c) store write in quiet pass {number}"
 
 
 async def check_truthful(world: World) -> None:
     """Oracle (d): who says Ready for a generation holds that very generation, live or succeeded."""
-    mark = (world.writes(), world.deaths, world.backend.changes)
+    mark = (world.writes(), world.deaths, world.behind.changes)
     if mark == world.seen_truthful:
         return  # neither the store nor the backend has changed since
     world.seen_truthful = mark
@@ -107,22 +106,13 @@ def _check_live(world: World, object_: Object) -> None:
     for record in object_.externals:
         if record.generation != object_.generation and record.state.value != "created":
             continue
-        held = _held_for(world.backend, object_.uid, record.external[:2])
-        if record.wanted.completes:
-            ended = world.backend.written.get(record.external[:2])
-            ok = record.state.value != "succeeded" or (
-                ended is not None and ended.state is State.SUCCEEDED
-            )
-            assert ok, f"(d) {object_.key} says succeeded and {record.wanted.name} did not"
-            continue
-        assert held is not None, f"(d) {object_.key} says Ready and {record.wanted.name} is gone"
-        live = held.in_force if held.state is State.PROGRESSING else held.digest
-        assert live == record.wanted.digest, f"(d) {object_.key} says Ready too early"
-
-
-def _held_for(backend: MemoryBackend, uid: str, name: tuple[str, str]) -> Held | None:
-    found = (h for h in backend.held.values() if h.owner_uid == uid and h.external[:2] == name)
-    return next(found, None)
+        key, wanted, behind = object_.key, record.wanted, world.behind
+        if wanted.completes:
+            ok = record.state.value != "succeeded" or behind.has_succeeded(object_.uid, wanted)
+            assert ok, f"(d) {key} says succeeded and {wanted.name} did not"
+        else:
+            ok = behind.is_live(object_.uid, wanted)
+            assert ok, f"(d) {key} says Ready and {wanted.name} is not there, or not as declared"
 
 
 async def check_events(world: World) -> None:
@@ -142,18 +132,3 @@ def check_log(events: Iterable[CloudEvent]) -> None:
         before = truth.get(place, data.from_status)
         assert data.from_status == before, f"(e) {event.subject} {data.condition}: from {before}"
         truth[place] = data.to_status
-
-
-def _shown(backend: MemoryBackend) -> list[Held]:
-    """What is held, and of what is over only what every personality still lists."""
-    return [h for h in backend.held.values() if h.state not in (State.SUCCEEDED, State.FAILED)]
-
-
-def _subject(held: Held) -> str:
-    return f"{held.external.role} {_without_uid(held.external.name)}"
-
-
-def _without_uid(name: str) -> str:
-    """``default.train-<uid>-<digest>-a1`` without the uid."""
-    head, _, rest = name.partition("-")
-    return f"{head}-{rest[9:]}".rstrip("-")

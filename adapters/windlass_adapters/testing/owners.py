@@ -45,7 +45,6 @@ from windlass_schemas import key_of
 TAKEOVER_SECONDS = 1.0
 """How long the new owner works, in its own time, while the former one may still wake up."""
 NOTHING = Said()
-CHANGING = ("create", "update", "delete")
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,9 @@ class Owners:
             former = Racer(world, Gate(world.reconciler.reconcile(key_of(self._document.resource))))
             for _ in range(stall):
                 await former.step()
-            heir = await type(world).make(world.folder, world.backend, world.adapter, inline=True)
+            heir = await type(world).make(
+                world.folder, world.behind, world.adapter, inline=True, cast=world.cast
+            )
             heir.checks.append(check_truthful)
             new = Racer(heir, Gate(heir.after(seconds=TAKEOVER_SECONDS)))
             written, complaint, ran = world.writes(), "", Ran()
@@ -187,7 +188,7 @@ class Owners:
     async def _check(self, heir: World) -> None:
         for _ in range(CALM_PASSES):
             await heir.next_pass()
-        made = counts(heir.backend)
+        made = counts(heir.behind)
         assert list(made.values()) == [1], f"(b) not one create and nothing else: {made}"
         check_single(heir)
         await check_quiet(heir, self._quiet)
@@ -244,16 +245,16 @@ class Racer:
 
     async def step(self) -> Word | None:
         """Go on until the next word is said; None when it ends without another one."""
-        world, calls = self.world, self.world.backend.calls.copy()
+        world, calls = self.world, self.world.behind.calls.copy()
         touched, now = world.touches(), world.now
         while not self.gate.finished and world.touches() == touched:
             await self.gate.step()
         later = world.now != now
         if world.touches() == touched:
             return Word(NOTHING, changes=True) if later else None
-        said, store = world.backend.calls - calls, world.store
+        said, store = world.behind.calls - calls, world.store
         return Word(
             store=store.last if isinstance(store, SteppedStore) and not said else NOTHING,
             looks=bool(said),
-            changes=later or any(operation in CHANGING for operation in said),
+            changes=later or any(operation in world.behind.changing for operation in said),
         )

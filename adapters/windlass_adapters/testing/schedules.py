@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,9 @@ import structlog
 
 from windlass.store.base import StoreError
 from windlass.store.sqlite import DATABASE, SqliteStore
-from windlass_adapters.base import Adapter
-from windlass_adapters.testing.adapter import MemoryAdapter
-from windlass_adapters.testing.backend import MemoryBackend
+from windlass_adapters.testing.cast import IN_MEMORY, Cast
+from windlass_adapters.testing.clocks import telling_the_time
+from windlass_adapters.testing.life import StageLoop
 from windlass_adapters.testing.oracles import (
     QUIET_PASSES,
     EndState,
@@ -30,8 +30,9 @@ from windlass_adapters.testing.oracles import (
     check_truthful,
     end_state,
 )
+from windlass_adapters.testing.port import KitBackend
 from windlass_adapters.testing.stepping import Cut, Killed
-from windlass_adapters.testing.stories import Story
+from windlass_adapters.testing.stories import Story, declare, stories_for, until_ready
 from windlass_adapters.testing.world import World
 
 FAULTS: dict[str, Callable[[], BaseException]] = {
@@ -78,6 +79,17 @@ class Tally:
     interleavings: int = 0
     orders: int = 0
     """What the interleavings stand for at least, those included that make no difference."""
+    played: dict[str, int] = field(default_factory=dict)
+    """Schedules by the theatre, and how many of the stories its cast can play."""
+
+    def add(self, told: Mapping[str, object]) -> None:
+        """Add what another process has run."""
+        for name, count in told.items():
+            if isinstance(count, dict):
+                for theatre, played in count.items():
+                    self.played[theatre] = self.played.get(theatre, 0) + played
+            else:
+                setattr(self, name, getattr(self, name) + count)
 
 
 TALLY = Tally()
@@ -88,8 +100,10 @@ class Theatre:
     """Where stories are told: each time on a new state and a new backend."""
 
     name: str
-    backend: Callable[[], MemoryBackend]
-    adapter: Callable[[MemoryBackend], type[Adapter]] = MemoryAdapter.for_backend
+    backend: Callable[[], KitBackend]
+    """A fresh one."""
+    cast: Cast = IN_MEMORY
+    """The documents that the stories are told with."""
     world: type[World] = World
     """With another store, another world."""
     _empty: bytes = field(default=b"", init=False)
@@ -107,13 +121,32 @@ class Theatre:
                 self._empty = (folder / "empty.db").read_bytes()
             (folder / DATABASE).write_bytes(self._empty)
             backend = self.backend()
-            world = await self.world.make(folder, backend, self.adapter(backend), inline=True)
-            world.checks.append(check_truthful)
-            try:
-                with _silence():
+            with _silence(), telling_the_time(backend.timed, lambda: backend.clock()):
+                world = await self.world.make(folder, backend, inline=True, cast=self.cast)
+                try:
+                    if self.cast.beside:
+                        await declare(world)
+                        await until_ready(world, *self.cast.beside)
+                    world.checks.append(check_truthful)
                     yield world
-            finally:
-                await world.close()
+                finally:
+                    await world.close()
+
+    def stories(self) -> Sequence[Story]:
+        """Those that can be told with this cast."""
+        return stories_for(self.cast)
+
+    def play(self, depth: Depth, fault: str = "killed") -> int:
+        """Cut each story at each await, on a stage of its own; return how many ways.
+
+        To be called where no event loop runs: a real adapter needs one with a time of its own.
+        """
+
+        async def everything() -> int:
+            return sum([await self.try_all(story, depth, fault) for story in self.stories()])
+
+        with asyncio.Runner(loop_factory=StageLoop) as runner:
+            return runner.run(everything())
 
     async def tell(self, story: Story, cut: Cut) -> EndState:
         """Tell a story under a cut; oracles (c), (d) and (e) are asked here."""
@@ -150,6 +183,8 @@ class Theatre:
                     raise AssertionError(f"{told}: {error}") from error
                 ran += 1
         TALLY.schedules += ran
+        told = f"{self.name} ({len(self.stories())} stories)"
+        TALLY.played[told] = TALLY.played.get(told, 0) + ran
         return ran
 
 

@@ -54,21 +54,30 @@ class Cut:
     """How often it has interfered."""
     dead: list[Steps[Any]] = field(default_factory=list)
 
+    def strike(self) -> BaseException | None:
+        """Count a step, or say with what to interfere instead."""
+        if self.struck < len(self.at) and self.steps == self.at[self.struck]:
+            self.struck, self.steps = self.struck + 1, 0
+            return self.fault
+        self.steps += 1
+        return None
+
+    def leave(self, running: Steps[Any]) -> None:
+        """Keep what is dead just as it is: dropped, it would run its ``finally``."""
+        if inspect.getcoroutinestate(running) == inspect.CORO_CREATED:
+            running.close()  # it has not begun, so nothing is left in the middle
+        else:
+            self.dead.append(running)
+
     @coroutine
     def drive(self, running: Steps[T]) -> Generator[Any, Any, T]:
         """Run a coroutine to its end, or to where it is cut."""
         thrown: BaseException | None = None
         while True:
-            if self.struck < len(self.at) and self.steps == self.at[self.struck]:
-                self.struck, self.steps, thrown = self.struck + 1, 0, self.fault
-                if isinstance(thrown, Killed):
-                    if inspect.getcoroutinestate(running) == inspect.CORO_CREATED:
-                        running.close()  # it has not begun, so nothing is left in the middle
-                    else:
-                        self.dead.append(running)
-                    raise thrown
-            else:
-                self.steps += 1
+            thrown = self.strike() or thrown
+            if isinstance(thrown, Killed):
+                self.leave(running)
+                raise thrown
             try:
                 waits = running.throw(thrown) if thrown is not None else running.send(None)
             except StopIteration as end:

@@ -30,9 +30,11 @@ from windlass.store.base import (
 from windlass.store.sqlite import DATABASE, SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
-from windlass_adapters.base import Adapter, State
-from windlass_adapters.testing.adapter import MemoryAdapter
+from windlass_adapters.base import Adapter
 from windlass_adapters.testing.backend import MemoryBackend
+from windlass_adapters.testing.cast import IN_MEMORY, Cast
+from windlass_adapters.testing.life import Life, StageLoop
+from windlass_adapters.testing.port import KitBackend
 from windlass_adapters.testing.steppedstore import SteppedStore
 from windlass_adapters.testing.stepping import Cut, InlineExecutor, Killed
 from windlass_schemas import CloudEvent, Condition, Key
@@ -63,7 +65,8 @@ class World:
 
     folder: Path
     adapter: type[Adapter]
-    backend: MemoryBackend
+    behind: KitBackend
+    """The backend, as far as the kit must know it."""
     inline: bool = False
     """Whether the store works in this thread, so that every step is the same in every run."""
     now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
@@ -75,6 +78,8 @@ class World:
     """Where passes are killed or disturbed."""
     checks: list[Callable[[World], Awaitable[None]]] = field(default_factory=list)
     """Asked after every pass."""
+    cast: Cast = IN_MEMORY
+    """The documents that stories are told with."""
     store: KitStore = field(init=False)
     targets: Targets = field(init=False)
     reconciler: Reconciler = field(init=False)
@@ -84,33 +89,54 @@ class World:
     seen_truthful: tuple[int, int, int] = (-1, -1, -1)
     """What had been written and changed when the status was last found truthful."""
     _executor: InlineExecutor = field(default_factory=InlineExecutor, init=False)
+    _lives: list[Life] = field(default_factory=list, init=False)
+    """All that a daemon has begun, where that can be told; the last one is the one that lives."""
+    _former: list[Targets] = field(default_factory=list, init=False)
+    """Of daemons that are dead."""
 
     @classmethod
     async def make(
         cls,
         folder: Path,
-        backend: MemoryBackend | None = None,
+        backend: KitBackend | None = None,
         adapter: type[Adapter] | None = None,
         *,
         inline: bool = False,
+        cast: Cast = IN_MEMORY,
     ) -> Self:
         """Open (or reopen) a world in a folder."""
         backend = backend or MemoryBackend()
-        adapter = adapter or MemoryAdapter.for_backend(backend)
-        world = cls(folder, adapter, backend, inline)
+        world = cls(folder, adapter or backend.adapter(), backend, inline, cast=cast)
         backend.clock = lambda: world.now
+        for content in cast.contents:
+            world.artifacts.put(content, "content")
+        if isinstance(loop := asyncio.get_running_loop(), StageLoop):
+            loop.tell(world._pass_by)
         await world._open()
         return world
 
+    @property
+    def backend(self) -> MemoryBackend:
+        """The backend, where it is one in memory."""
+        assert isinstance(self.behind, MemoryBackend), f"{type(self.behind)} is not in memory"
+        return self.behind
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """What the daemon keeps."""
+        return ArtifactStore(self.folder / "artifacts")
+
     async def _open(self) -> None:
         """Start a daemon's kernel on the state that there is. Everything is looked at once."""
+        if isinstance(asyncio.get_running_loop(), StageLoop):
+            self._lives.append(Life(lambda: self.cut))
         self.store = await self._open_store()
         self.targets = Targets(
             self.store,
             Registry({"local": self.adapter}),
-            ArtifactStore(self.folder / "artifacts"),
+            self.artifacts,
             self.folder / "targets",
-            {},
+            self.behind.params,
             _metrics().backend_calls,
         )
         self.reconciler = Reconciler(
@@ -131,13 +157,17 @@ class World:
 
     async def close(self) -> None:
         """Stop, as a daemon does that is told to."""
-        await self.targets.close()
+        for targets in (self.targets, *self._former):
+            await targets.close()
+        for life in self._lives:
+            await life.bury()
         await self.store.close()
         self.cut.bury()
 
     async def kill(self) -> Self:
         """The daemon dies and another one starts on the same state and backend."""
         await self.abandon()
+        self._former.append(self.targets)
         self.deaths += 1
         await self._open()
         return self
@@ -174,7 +204,9 @@ class World:
             await check(self)
 
     async def _pass(self, key: Key) -> None:
-        result = await self.cut.drive(self.reconciler.reconcile(key))
+        running = self.reconciler.reconcile(key)
+        run = self._lives[-1].run if self._lives else self.cut.drive
+        result = await run(running)
         self.due.pop(key, None)
         if result.changed:
             self.look(await self.store.dependents(key))
@@ -185,11 +217,22 @@ class World:
     async def next_pass(self) -> None:
         """Go to the time when the next pass is due, and run it. Nothing is due: an hour passes."""
         if not self.due:
-            self.now += timedelta(hours=1)
+            await self.wait_until(self.now + timedelta(hours=1))
             return
         key = min(self.due, key=lambda k: (self.due[k], k))
-        self.now = max(self.now, self.due[key])
+        await self.wait_until(self.due[key])
         await self.reconcile(key)
+
+    async def wait_until(self, at: datetime) -> None:
+        """Let time pass, and with it whatever the adapter does by itself meanwhile."""
+        if self._lives and at > self.now:
+            await asyncio.sleep((at - self.now).total_seconds())
+            if self._lives[-1].over.done():  # it died in something that it does by itself
+                await self.kill()
+        self.now = max(self.now, at)
+
+    def _pass_by(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
 
     async def until(
         self, holds: Callable[[], Awaitable[bool]], limit: timedelta = timedelta(hours=6)
@@ -225,14 +268,13 @@ class World:
         """Run passes until that many runs are under way."""
 
         async def running() -> bool:
-            runs = [h for h in self.backend.all("run") if h.state is State.PROGRESSING]
-            return len(runs) == count
+            return self.behind.running() == count
 
         await self.until(running)
 
     def touches(self) -> int:
         """How often the store or the backend has been spoken to. For inline worlds."""
-        return self._executor.submitted + self.backend.calls.total()
+        return self._executor.submitted + self.behind.calls.total()
 
     def writes(self) -> int:
         """How many rows the store has written since it was opened."""
@@ -252,9 +294,9 @@ class World:
         end = self.now + timedelta(**duration)
         await self.settle()
         while self.due and min(self.due.values()) <= end:
-            self.now = max(self.now, min(self.due.values()))
+            await self.wait_until(min(self.due.values()))
             await self.settle()
-        self.now = end
+        await self.wait_until(end)
 
     async def get(self, text: str) -> Object:
         """An object that must be there."""
