@@ -27,7 +27,6 @@ from windlass.registry import Registry
 from windlass.store.base import Document, Object
 from windlass.store.sqlite import DATABASE, SqliteStore
 from windlass.targets import OpenTarget, Targets
-from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Adapter, Found, Owner
 from windlass_adapters.sagemaker import SageMakerAdapter
 from windlass_adapters.sagemaker.params import SageMakerParams
@@ -67,27 +66,16 @@ class Cloud(World):
         await world._open()
         return world
 
-    @property
-    def artifacts(self) -> ArtifactStore:
-        """What the daemon keeps on this machine."""
-        return ArtifactStore(self.folder / "artifacts")
-
     def target_params(self) -> dict[str, JsonValue]:
         """What the Target says."""
-        given: dict[str, JsonValue] = {
-            "region": self.aws.region,
-            "account": self.aws.account.number,
-            "role": ROLE,
-            "bucket": bucket_of(self.aws),
+        wire: dict[str, JsonValue] = {
             "endpointUrl": self.aws.url,
             "credentials": {
                 "accessKeyId": f"file:{self.folder}/key",
                 "secretAccessKey": f"file:{self.folder}/secret",
             },
-            "images": dict.fromkeys(("job", "onnx", "pytorch", "sklearn", "tensorflow"), IMAGE),
-            "limits": {"*": 1e6, "s3:*": 1e6},
         }
-        return given | self.params
+        return params_for(self.aws) | wire | self.params
 
     async def _open(self) -> None:
         self.store = await SqliteStore.open(self.folder / DATABASE)
@@ -180,6 +168,18 @@ class Cloud(World):
         return seen
 
 
+def params_for(aws: SageMakerDouble) -> dict[str, JsonValue]:
+    """What a Target says of an account that is asked in place."""
+    return {
+        "region": aws.region,
+        "account": aws.account.number,
+        "role": ROLE,
+        "bucket": bucket_of(aws),
+        "images": dict.fromkeys(("job", "onnx", "pytorch", "sklearn", "tensorflow"), IMAGE),
+        "limits": {"*": 1e6, "s3:*": 1e6},
+    }
+
+
 def bucket_of(aws: SageMakerDouble) -> str:
     """The account's bucket: bucket names are everybody's."""
     return f"windlass-{aws.account.number}"
@@ -231,10 +231,7 @@ async def cloud_in(folder: Path, *, wire: bool = True, **params: JsonValue) -> A
     async with SageMakerDouble() as aws:
         stack = ExitStack()
         stack.enter_context(patch.object(aioboto3, "Session", _one_session))
-        where = {"LocationConstraint": aws.region}
-        await aws.in_process().call(
-            "s3", "CreateBucket", {"Bucket": bucket_of(aws), "CreateBucketConfiguration": where}
-        )
+        aws.others.make_bucket(bucket_of(aws), aws.region)
         world = await Cloud.start(folder, aws, wire=wire, **params)
         aws.calls.clear()
         if not wire:

@@ -276,6 +276,9 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphan
     async def collect(self, orphan: Orphan) -> None:
         await self._garbage.collect(orphan)
 
+    async def remove(self, orphan: Orphan) -> None:
+        await self._garbage.remove(orphan)
+
     async def infer(
         self, external: External, body: bytes, headers: Mapping[str, str]
     ) -> InferReply:

@@ -37,9 +37,17 @@ _NUMBERS = itertools.count(100_000_000_001)
 class SageMakerDouble:
     """One account in one region. Several may run side by side, each on a port of its own."""
 
-    def __init__(self, *, region: str = REGION, clock: Clock | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        region: str = REGION,
+        clock: Clock | None = None,
+        seed: int = 0,
+        number: str | None = None,
+    ) -> None:
+        """``number`` is the account's; by default one that no other has."""
         self.clock = Timeline(clock)
-        self.account = Account(str(next(_NUMBERS)), self.clock, seed)
+        self.account = Account(number or str(next(_NUMBERS)), self.clock, seed)
         self.account.region = region
         principal = f"arn:aws:sts::{self.account.number}:assumed-role/windlass/daemon"
         self.credentials = Credentials("AKIAWINDLASS", "a-secret-that-signs", principal)

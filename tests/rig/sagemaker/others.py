@@ -1,9 +1,9 @@
 """S3, STS, IAM, CloudWatch, logs and Lambda: moto, in this process and behind the same front door.
 
 What moto does not do and AWS does: it takes any checksum that a client sends (checked here, before
-it), it answers 500 for a part of an upload that is over, it has begun all uploads in 2010 (put right
-here), its Lambda runs nothing, its CloudWatch raises no alarm by itself, and who calls is always the
-same user (answered here). SageMaker and autoscaling are never answered from there.
+it), it answers 500 for a part of an upload that is over, it has begun all uploads in 2010 (put
+right here), its Lambda runs nothing, its CloudWatch raises no alarm by itself, and who calls is
+always the same user (answered here). SageMaker and autoscaling are never answered from there.
 """
 
 from __future__ import annotations
@@ -116,16 +116,38 @@ class Others:
         key, secret, token, arn = (match[1] if match else "" for match in found.values())
         self._credentials[key] = Credentials(key, secret, arn, token)
 
+    def make_bucket(self, name: str, region: str) -> None:
+        """A bucket, past all doors."""
+        self._used = True
+        self._s3().create_bucket(name, region)
+
+    def keys(self, bucket: str) -> list[str]:
+        """What a bucket holds, past all doors."""
+        return sorted(self._s3().buckets[bucket].keys.keys())
+
+    def _s3(self) -> Any:
+        from moto.backends import get_backend
+
+        return get_backend("s3")[self._account]["aws"]
+
     async def forget(self) -> None:
         """Let go of what this account held."""
         if self._used:
             await asyncio.get_running_loop().run_in_executor(self.executor, self._forget)
+
+    def forget_now(self) -> None:
+        """The same, where no event loop runs."""
+        if self._used:
+            self._forget()
 
     def _forget(self) -> None:
         from moto.backends import get_backend
 
         for service in ("s3", "sts", "iam", "cloudwatch", "logs", "lambda"):
             get_backend(service).pop(self._account, None)
+        owners: Any = getattr(get_backend("s3"), "bucket_accounts")  # noqa: B009  # not in its types
+        for name in [n for n, (_, account) in owners.items() if account == self._account]:
+            del owners[name]
 
 
 def _identity(caller: Caller, account: str) -> Reply:

@@ -109,7 +109,7 @@ def _shares(routing: Json, count: int) -> Iterator[float]:
 
 def instances(size: Json, count: int) -> int:
     """A CapacitySize as instances: one at least."""
-    value = size["Value"]
+    value: int = size["Value"]
     return max(1, value if size["Type"] == "INSTANCE_COUNT" else math.ceil(count * value / 100))
 
 
