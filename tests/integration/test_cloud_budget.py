@@ -18,9 +18,14 @@ RESYNC = 300.0
 
 
 @pytest.fixture
-async def cloud(tmp_path: Path) -> AsyncIterator[Cloud]:
-    """A kernel on an account, with a name by which it knows its things again."""
-    async with cloud_in(tmp_path, instance="prod") as world:
+async def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cloud]:
+    """A kernel on an account, with a name by which it knows its things again.
+
+    Small fleets go over HTTP, large ones ask the account in place.
+    """
+    parameters = getattr(request.node, "callspec", None)
+    count = parameters.params.get("count", 0) if parameters else 0
+    async with cloud_in(tmp_path, wire=count < 100, instance="prod") as world:
         yield world
 
 

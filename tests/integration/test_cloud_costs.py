@@ -113,6 +113,18 @@ async def test_what_nobody_declares_is_reported_and_what_is_free_is_collected(
     assert cloud.names("endpoint-config") == cloud.names("model") == []
 
 
+async def test_everything_that_is_made_carries_our_tags(cloud: Cloud) -> None:
+    """Bills and the policy go by them; scaling targets too."""
+    autoscaling: dict[str, JsonValue] = {"min": 1, "max": 2, "target": 5, "metric": "concurrency"}
+    await cloud.declare(
+        cloud.target(), cloud.model(), cloud.deployment(autoscaling=dict(autoscaling))
+    )
+    await cloud.until_ready("Deployment/wine")
+    for kind in ("model", "endpoint-config", "endpoint", "scalable-target"):
+        (made,) = cloud.held(kind)
+        assert made.tags["windlass:ref"] == "Deployment/default/wine", kind
+
+
 async def test_what_is_left_behind_goes_only_when_it_is_named(cloud: Cloud) -> None:
     """Endpoint and running jobs, with what each costs an hour; named, they are ended."""
     script = {"train.py": b"print('loss: 1')\n"}

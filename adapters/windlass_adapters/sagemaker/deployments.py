@@ -102,8 +102,9 @@ class Renderer:
         endpoint = self._endpoint(desired, deployment, options, (variants, config))
         wanted += [config, endpoint]
         if deployment.spec.autoscaling is not None:
+            tags = self._tags(desired, options)
             wanted += [
-                _scaling(endpoint.name, variant, deployment.spec.autoscaling)
+                _scaling(endpoint.name, variant, deployment.spec.autoscaling, tags)
                 for variant in variants
             ]
         return tuple(wanted)
@@ -223,7 +224,7 @@ _METRICS = {
 """The predefined metric, and what our target is multiplied with: AWS counts by the minute."""
 
 
-def _scaling(endpoint: str, variant: Variant, autoscaling: Autoscaling) -> Wanted:
+def _scaling(endpoint: str, variant: Variant, autoscaling: Autoscaling, tags: Json) -> Wanted:
     """The scalable target of one fleet, and its policy."""
     metric, factor = _METRICS[autoscaling.metric]
     body: Json = {
@@ -234,6 +235,7 @@ def _scaling(endpoint: str, variant: Variant, autoscaling: Autoscaling) -> Wante
         "target": autoscaling.target * factor,
         "cooldownOut": int(autoscaling.stabilisation.up.total_seconds()),
         "cooldownIn": int(autoscaling.stabilisation.down.total_seconds()),
+        "tags": tags,
     }
     name = f"endpoint/{endpoint}/variant/{variant.name}"
     return Wanted(SCALING_ROLE, name, name_digest(name), body)
