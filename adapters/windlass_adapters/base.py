@@ -170,6 +170,12 @@ class Unknown:
     message: str
     reason: Reason = Reason.BACKEND_UNAVAILABLE
 
+    @classmethod
+    def because(cls, error: AdapterError) -> Unknown:
+        """What a question that failed this way has told. That one waits is no reason of its own."""
+        waits = error.reason is Reason.WAITING
+        return cls(str(error), Reason.BACKEND_UNAVAILABLE if waits else error.reason)
+
 
 Observation = Found | Absent | Unknown
 

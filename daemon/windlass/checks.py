@@ -75,7 +75,7 @@ def _faults(
                 known = ", ".join(sorted(_names(model))) or "none"
                 yield path, f"is not known to this adapter; known: {known}"
             else:
-                yield path, fault["msg"]
+                yield path, fault["msg"].removeprefix("Value error, ")
 
 
 def _names(model: type[BaseModel]) -> Iterable[str]:

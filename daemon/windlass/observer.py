@@ -45,18 +45,18 @@ class Observer:
     async def _gather(self, batch: _Batch) -> Answers:
         """Wait one turn of the loop for others to join, then ask for all."""
         answers: Answers | None = None
-        message = "the question was given up"
+        unknown = Unknown("the question was given up")
         try:
             await asyncio.sleep(0)
             self._batch = None
             answers = await self._ask(batch.asked())
         except AdapterError as error:
-            message = str(error)
+            unknown = Unknown.because(error)
         finally:  # those who joined get an answer, whatever happens to the one who asks
             if self._batch is batch:
                 self._batch = None
             if answers is None:
-                answers = {external: Unknown(message) for _, external in batch.asked()}
+                answers = {external: unknown for _, external in batch.asked()}
             batch.answer(answers)
         return answers
 

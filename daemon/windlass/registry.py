@@ -61,7 +61,8 @@ def check_fields(model: type[BaseModel], values: Mapping[str, JsonValue], field:
         return model.model_validate(values)
     except ValidationError as error:
         faults = [
-            f"{field}.{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+            f"{field}.{'.'.join(str(part) for part in fault['loc'])}:"
+            f" {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors()
         ]
         raise TerminalError("; ".join(faults), reason=Reason.INVALID_SPEC) from None

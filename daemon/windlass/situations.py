@@ -181,7 +181,7 @@ async def _look_up(
     try:
         held = await target.find(owner)
     except AdapterError as error:
-        return {record.name: Unknown(str(error)) for record in intended}
+        return {record.name: Unknown.because(error) for record in intended}
     found = {(f.external.role, f.external.name): f for f in held}
     return {r.name: found.get((r.wanted.role, r.wanted.name), Absent()) for r in intended}
 

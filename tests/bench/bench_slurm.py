@@ -1,32 +1,46 @@
 """Jobs on a real cluster: how fast they get there, what a look costs, how soon an end is seen.
 
-Everything in one run on one machine: the ratios are what is promised.
+``python tests/bench/bench_slurm.py [PIECE ...] [--jobs N]`` with ``tests`` on PYTHONPATH; without a
+piece all of them, one after the other. The pieces, each with a cluster of its own and under four
+minutes on two cores:
+
+    submit  distinct jobs over SSH beside a loop of sbatch, as an array, coalesced, and beside one
+            exec a job: OpenSSH and asyncssh, one at a time and four at once
+    peers   submitit and psij-python, on the login node itself
+    looks   controller RPCs of a look, by sdiag, at 10, N and 5 N jobs
+    ends    how late an end is seen
+    tick    CPU of a look at 10 N tracked jobs
+
+Everything shares the machine: the daemon's side, sshd, the login node and the controller. Nodes are
+drained while jobs are submitted, so that nothing starts: compute nodes are machines of their own.
+Ratios within one run are what is promised; milliseconds are those of this machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.slurm import others
+from bench.slurm.spent import Spent, measured
 from rig.hpc import Hpc, create_of
 from rig.slurm import Cluster, cluster
 from rig.slurm_site import Site
 from windlass_adapters.base import Desired, External, Found, Owner, State
 from windlass_adapters.slurm import SlurmAdapter
 
-JOBS = int(os.environ.get("WINDLASS_BENCH_JOBS", "1000"))
-TRACKED = 10 * JOBS
-SHORT = 100
-"""Jobs of those who need one exec for each: as many as fit into a minute."""
+FEW = 100
+"""Jobs of those who need an exec, or a second, for each."""
+AT_ONCE = 4
+"""As many sessions as a server allows surely: its ten are free again only a moment later."""
 
 
 @dataclass
@@ -35,35 +49,40 @@ class Report:
 
     missed: list[str] = field(default_factory=list)
 
-    def figure(self, what: str, value: float, unit: str, most: float | None = None) -> None:
-        """Print one; remember it if it is over its bar."""
+    def figure(
+        self,
+        what: str,
+        value: float,
+        unit: str,
+        most: float | None = None,
+        least: float | None = None,
+    ) -> None:
+        """Print one; remember it if it is on the wrong side of its bar."""
         bar = "" if most is None else f"   (at most {most:g} {unit})"
-        over = most is not None and value > most
-        print(f"{'MISSED' if over else '      '} {what:<58} {value:>9.2f} {unit}{bar}", flush=True)
-        if over:
+        bar += "" if least is None else f"   (at least {least:g} {unit})"
+        bad = (most is not None and value > most) or (least is not None and value < least)
+        print(f"{'MISSED' if bad else '      '} {what:<62} {value:>8.2f} {unit}{bar}", flush=True)
+        if bad:
             self.missed.append(what)
 
+    def each(self, what: str, spent: Spent, count: int) -> Spent:
+        """Print what one of many took, and return it."""
+        one = Spent(spent.wall / count, spent.cpu / count)
+        self.figure(f"{what}, each", 1000 * one.wall, "ms")
+        self.figure("  CPU of daemon, sshd, login node and controller, each", 1000 * one.cpu, "ms")
+        return one
 
-async def timed(work: Awaitable[object]) -> float:
-    """Seconds that something takes."""
-    started = time.perf_counter()
-    await work
-    return time.perf_counter() - started
 
-
-def bare_loop(site: Cluster, count: int) -> float:
-    """``for ...; do sbatch; done`` on the login node itself; seconds."""
-    script = site.here(site.login.root / "bare.sh")
-    script.write_text("#!/bin/sh\ntrue\n")
-    line = f"for i in $(seq {count}); do sbatch --hold -o /dev/null {site.login.root}/bare.sh; done"
-    started = time.perf_counter()
-    site.run("sh", "-c", line, timeout=600)
-    return time.perf_counter() - started
+def stop_nodes(site: Cluster) -> None:
+    """Let jobs be queued and none start."""
+    nodes = f"nodename=n[1-{site.site.nodes}]"
+    site.admin("scontrol", "update", nodes, "state=drain", "reason=bench")
 
 
 def drain(site: Cluster) -> None:
     """Empty the queue."""
-    site.admin("scancel", "--user", site.user.name, check=False)
+    for name in (site.user.name, "root"):
+        site.admin("scancel", "--user", name, check=False)
     site.await_state(
         lambda: not site.squeue("%i", "-t", "pending,running,completing"), "an empty queue"
     )
@@ -76,16 +95,16 @@ def many(hpc: Hpc, count: int, text: str = "sleep 600", **options: object) -> li
             f"job-{n}",
             uid=f"{n:016x}",
             entrypoint="run.sh",
-            kept={"run.sh": f"#!/bin/sh\n# {n}\n{text}\n"},
+            kept={"run.sh": f"#!/bin/sh\n# {n}\n{text.format(n=n)}\n"},
             options={"time": "10m", **options},  # type: ignore[dict-item] # plain values
         )
         for n in range(count)
     ]
 
 
-async def submit(adapter: SlurmAdapter, wanted: Sequence[Desired]) -> list[tuple[Owner, External]]:
+async def send(adapter: SlurmAdapter, wanted: Sequence[Desired]) -> list[tuple[Owner, External]]:
     """Send them all, as the kernel does: many at once."""
-    allowed = asyncio.Semaphore(adapter.capabilities.max_concurrent or 64)
+    allowed = asyncio.Semaphore(adapter.capabilities.max_concurrent)
 
     async def one(desired: Desired) -> tuple[Owner, External]:
         async with allowed:
@@ -95,188 +114,186 @@ async def submit(adapter: SlurmAdapter, wanted: Sequence[Desired]) -> list[tuple
     return list(await asyncio.gather(*(one(each) for each in wanted)))
 
 
-async def submissions(site: Cluster, folder: Path, report: Report) -> None:
-    """Against the bare loop, the array, and one exec a job."""
-    loop = bare_loop(site, JOBS)
-    report.figure(f"{JOBS} sbatch in a loop on the login node", loop, "s")
+async def submit(site: Cluster, folder: Path, report: Report, jobs: int) -> None:
+    """Against the bare loop, as an array, coalesced, and against one exec a job."""
+    stop_nodes(site)
+    others.loop(site, FEW)
+    drain(site)
+    loop = report.each(f"{jobs} sbatch in a loop on the login node", others.loop(site, jobs), jobs)
     drain(site)
     hpc = Hpc(site, folder / "distinct")
+    wanted = many(hpc, jobs)
     async with hpc.adapter() as adapter:
-        wanted = many(hpc, JOBS)
-        took = await timed(submit(adapter, wanted))
-        took_distinct = took
-        report.figure(f"{JOBS} distinct jobs, staged, over SSH", took, "s")
-        report.figure("  beside the loop", took / loop, "x", 2.5)
-        report.figure("  authentications for them", adapter.connection.opened, "", 1)
+        with measured(site) as spent:
+            await send(adapter, wanted)
+        ours = report.each(f"{jobs} distinct jobs, staged, over SSH", spent, jobs)
+        report.figure("  beside the loop", ours.wall / loop.wall, "x", most=2.5)
+        report.figure("  beside the loop, by CPU", ours.cpu / loop.cpu, "x")
+        report.figure("  authentications for them", adapter.connection.opened, "", most=1)
     drain(site)
     hpc = Hpc(site, folder / "array")
     async with hpc.adapter() as adapter:
-        job = hpc.job("array", command=["sleep", "600"], array={"indices": f"0-{JOBS - 1}"})
-        report.figure(f"{JOBS} jobs as an array", await timed(submit(adapter, [job])), "s", 3)
+        job = hpc.job("array", command=["sleep", "600"], array={"indices": f"0-{jobs - 1}"})
+        with measured(site) as spent:
+            await send(adapter, [job])
+        report.figure(f"{jobs} jobs as an array", spent.wall, "s", most=3)
     drain(site)
     hpc = Hpc(site, folder / "coalesced")
+    wanted = many(hpc, jobs, coalesce=True)
     async with hpc.adapter() as adapter:
-        wanted = many(hpc, JOBS, coalesce=True)
-        took = await timed(submit(adapter, wanted))
-        report.figure(f"{JOBS} jobs of one shape, coalesced", took, "s")
+        with measured(site) as spent:
+            await send(adapter, wanted)
+        report.each(f"{jobs} jobs of one shape, coalesced", spent, jobs)
     drain(site)
-    each = exec_each(site, SHORT) / SHORT
-    report.figure("one exec a job over one SSH connection, each", each * 1000, "ms")
-    report.figure("  beside ours over SSH", each / (took_distinct / JOBS), "x faster")
-    if each / (took_distinct / JOBS) < 3:
-        report.missed.append("three times faster than one exec a job")
-    peers(site, folder, report, loop / JOBS)
+    await execs(site, report, ours, loop)
 
 
-def exec_each(site: Cluster, count: int) -> float:
-    """What most do: one command a job, with its script, through one connection; seconds."""
-    to, socket = site.login, site.layout.folder / "mux"
-    ssh = ["ssh", "-F", "none", "-p", str(to.port), "-i", str(to.key), "-o", "BatchMode=yes"]
-    ssh += ["-o", f"UserKnownHostsFile={to.known_hosts}", "-o", f"ControlPath={socket}"]
-    whom = f"{to.user}@{to.host}"
-    master = subprocess.Popen([*ssh, "-M", "-N", whom], stdin=subprocess.DEVNULL)
-    try:
-        site.await_state(socket.exists, "a shared connection")
-        started = time.perf_counter()
-        for number in range(count):
-            at = f"{to.root}/each/{number}"
-            words = f"mkdir -p {at} && cat > {at}/run.sh && sbatch --parsable --hold"
-            script = f"#!/bin/sh\n# {number}\nsleep 600\n".encode()
-            command = [*ssh, whom, f"{words} -o /dev/null {at}/run.sh"]
-            subprocess.run(command, input=script, check=True, capture_output=True, timeout=60)
-        return time.perf_counter() - started
-    finally:
-        master.terminate()
-        master.wait(10)
+async def execs(site: Cluster, report: Report, ours: Spent, loop: Spent) -> None:
+    """One exec a job over one connection: a folder, the job's script, sbatch."""
+    count = 2 * FEW
+    empty = report.each("one exec of true, OpenSSH", others.openssh(site, count, 1, "true"), count)
+    bound = (empty.wall + loop.wall) / loop.wall
+    report.figure("  with one sbatch in it, beside that sbatch alone", bound, "x")
+    for at_once in (1, AT_ONCE):
+        for name in ("OpenSSH", "asyncssh"):
+            if name == "OpenSSH":
+                spent = await asyncio.to_thread(others.openssh, site, count, at_once)
+            else:
+                spent = await others.in_process(site, count, at_once)
+            drain(site)
+            one = report.each(f"one exec a job, {name}, {at_once} at once", spent, count)
+            bar = 3.0 if at_once == 1 else None
+            report.figure("  Windlass is faster", one.wall / ours.wall, "x", least=bar)
+            report.figure("  Windlass is faster, by CPU", one.cpu / ours.cpu, "x")
+
+
+async def peers(site: Cluster, folder: Path, report: Report, _jobs: int) -> None:
+    """submitit and psij-python on the same cluster, on the login node itself."""
+    python = others.python_of_peers()
+    stop_nodes(site)
+    report.each("sbatch in a loop on the login node", others.loop(site, FEW), FEW)
+    hpc = Hpc(site, folder / "beside")
+    wanted = many(hpc, FEW)
+    async with hpc.adapter() as adapter:
+        with measured(site) as spent:
+            await send(adapter, wanted)
+    ours = report.each(f"Windlass over SSH, {FEW} jobs and its first connection", spent, FEW)
+    for name in others.PEERS:
+        spent = others.peer(site, python, name, folder / name, FEW)
+        one = report.each(f"{name}, on the login node", spent, FEW)
+        report.figure("  Windlass over SSH is faster", one.wall / ours.wall, "x")
         drain(site)
 
 
-def peers(site: Cluster, folder: Path, report: Report, bare: float) -> None:
-    """submitit and psij-python on the same cluster, on the login node itself: they have no SSH."""
-    for name, text in PEERS.items():
-        where = folder / name
-        where.mkdir()
-        where.chmod(0o777)
-        (where / "run.py").write_text(text)
-        folder.chmod(0o755)
-        environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
-        done = subprocess.run(
-            [sys.executable, str(where / "run.py"), str(SHORT), str(where)],
-            env={**site.environment, **environment, "HOME": str(where)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        if done.returncode:
-            print(f"       {name}: did not run: {done.stderr.strip().splitlines()[-1:]}")
-            continue
-        each = float(done.stdout.split()[-1]) / SHORT
-        report.figure(f"{name}, on the login node, each", each * 1000, "ms")
-        report.figure("  beside the bare loop", each / bare, "x")
-        site.admin("scancel", "--user", "root", check=False)
-
-
-PEERS = {
-    "submitit": """\
-import sys, time
-import submitit
-executor = submitit.SlurmExecutor(folder=sys.argv[2] + "/logs")
-executor.update_parameters(time=10, job_name="submitit", setup=None)
-started = time.perf_counter()
-jobs = [executor.submit(time.sleep, 600) for _ in range(int(sys.argv[1]))]
-print(time.perf_counter() - started)
-""",
-    "psij": """\
-import datetime, sys, time
-from psij import Job, JobAttributes, JobExecutor, JobSpec
-executor = JobExecutor.get_instance("slurm")
-started = time.perf_counter()
-for _ in range(int(sys.argv[1])):
-    attributes = JobAttributes(duration=datetime.timedelta(minutes=10))
-    executor.submit(Job(JobSpec(name="psij", executable="/bin/sleep", arguments=["600"],
-                                attributes=attributes)))
-print(time.perf_counter() - started, flush=True)
-import os
-os._exit(0)
-""",
-}
-
-
-async def looks(site: Cluster, folder: Path, report: Report) -> None:
-    """What one look costs the controller, at 10, 1,000 and 5,000 jobs, and this process."""
+async def looks(site: Cluster, folder: Path, report: Report, jobs: int) -> None:
+    """What one look costs the controller, at 10, N and 5 N jobs."""
     hpc = Hpc(site, folder / "looks", limits={"poll": "1s", "idlePoll": "1s", "batch": 500})
     async with hpc.adapter() as adapter:
         ours: list[tuple[Owner, External]] = []
-        jobs = many(hpc, 5 * JOBS, coalesce=True)
-        for count in (10, JOBS, 5 * JOBS):
-            ours += await submit(adapter, jobs[len(ours) : count])
+        wanted = many(hpc, 5 * jobs, coalesce=True)
+        for count in (10, jobs, 5 * jobs):
+            ours += await send(adapter, wanted[len(ours) : count])
             await adapter.observe_many(ours)
             site.sdiag_reset()
             before = adapter._runs.watch.looks
             while adapter._runs.watch.looks < before + 3:
                 await adapter.observe_many(ours)
                 await asyncio.sleep(0.1)
-            taken = adapter._runs.watch.looks - before
-            asked = site.sdiag()
-            mine = {name: n for name, n in asked.items() if name.startswith("REQUEST_JOB")}
-            report.figure(
-                f"controller RPCs a look at {count} jobs", sum(mine.values()) / taken, "", 1
-            )
+            asked = {name: n for name, n in site.sdiag().items() if name.startswith("REQUEST_JOB")}
+            each = sum(asked.values()) / (adapter._runs.watch.looks - before)
+            report.figure(f"controller RPCs a look at {count} jobs", each, "", most=1)
     drain(site)
 
 
-async def tick(site: Cluster, folder: Path, report: Report) -> None:
-    """What this process spends on one look at 10,000 jobs, each with a line of its own."""
+async def tick(site: Cluster, folder: Path, report: Report, jobs: int) -> None:
+    """What this process spends on one look at 10 N jobs, each with a line of its own."""
+    tracked = 10 * jobs
+    stop_nodes(site)
     hpc = Hpc(site, folder / "tick", limits={"poll": "1s", "idlePoll": "1s", "batch": 500})
+    wanted = [
+        hpc.job(f"job-{n}", uid=f"{n:016x}", command=["sleep", "600"], options={"time": "10m"})
+        for n in range(tracked)
+    ]
     async with hpc.adapter() as adapter:
-        ours = await submit(adapter, many(hpc, TRACKED))
+        ours = await send(adapter, wanted)
         await adapter.observe_many(ours)
         spent: list[float] = []
-        while len(spent) < 5:
-            before, looks = time.process_time(), adapter._runs.watch.looks
+        until = time.monotonic() + 60
+        while len(spent) < 7 and time.monotonic() < until:
+            before, taken = time.process_time(), adapter._runs.watch.looks
             await adapter.observe_many(ours)
-            if adapter._runs.watch.looks > looks:
+            if adapter._runs.watch.looks > taken:
                 spent.append((time.process_time() - before) * 1000)
             await asyncio.sleep(0.2)
-        report.figure(f"CPU of a look at {TRACKED} jobs", statistics.median(spent), "ms", 150)
+        what = f"CPU of a look at {tracked} jobs, median of {len(spent)}"
+        report.figure(what, statistics.median(spent), "ms", most=150)
     drain(site)
 
 
-async def terminal(site: Cluster, folder: Path, report: Report) -> None:
-    """How long after its end a job is seen to have ended."""
+async def ends(site: Cluster, folder: Path, report: Report, _jobs: int) -> None:
+    """How long after its end a job is seen to have ended.
+
+    First spread over twenty seconds; then all in the same moment, when the two cores that play the
+    compute nodes, too, are what is measured.
+    """
     poll = 2.0
-    hpc = Hpc(site, folder / "ends", limits={"poll": f"{poll:g}s", "idlePoll": f"{poll:g}s"})
-    async with hpc.adapter() as adapter:
-        wanted = many(hpc, 100, "sleep 1; date +%s.%N > end", partition="cpu")
-        ours = await submit(adapter, wanted)
-        seen: dict[External, float] = {}
-        while len(seen) < len(ours):
-            answers = await adapter.observe_many([pair for pair in ours if pair[1] not in seen])
-            for external, answer in answers.items():
-                if isinstance(answer, Found) and answer.state is not State.PROGRESSING:
-                    seen[external] = time.time()
-            await asyncio.sleep(0.1)
-        late = []
-        for owner, external in ours:
-            end = float((hpc.run_folder(owner, external) / "work/end").read_text())
-            late.append(seen[external] - end)
+    for name, text in (("spread over 20 s", "sleep $(({n} % 20 + 5))"), ("at once", "sleep 5")):
+        each = f"{poll:g}s"
+        at = folder / name.replace(" ", "-")
+        hpc = Hpc(site, at, limits={"poll": each, "idlePoll": each})
+        async with hpc.adapter() as adapter:
+            wanted = many(hpc, FEW, text + "; date +%s.%N > end", partition="cpu")
+            ours = await send(adapter, wanted)
+            seen: dict[External, float] = {}
+            while len(seen) < len(ours):
+                answers = await adapter.observe_many([p for p in ours if p[1] not in seen])
+                for external, answer in answers.items():
+                    if isinstance(answer, Found) and answer.state is not State.PROGRESSING:
+                        seen[external] = time.time()
+                await asyncio.sleep(0.1)
+            late = [
+                seen[external] - float((hpc.run_folder(owner, external) / "work/end").read_text())
+                for owner, external in ours
+            ]
         p95 = statistics.quantiles(late, n=20)[-1]
-        report.figure(f"end seen, p95 of {len(late)}, poll {poll:g} s", p95, "s", poll + 2)
+        bar = poll + 2 if name != "at once" else None
+        report.figure(f"end seen, p95 of {len(late)} {name}, poll {poll:g} s", p95, "s", most=bar)
+    drain(site)
+
+
+Piece = Callable[[Cluster, Path, Report, int], Awaitable[None]]
+PIECES: dict[str, Piece] = {
+    "submit": submit,
+    "peers": peers,
+    "looks": looks,
+    "ends": ends,
+    "tick": tick,
+}
+
+
+async def run(piece: Piece, report: Report, jobs: int) -> None:
+    """One piece, on a cluster of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="wl-bench-"))
+    try:
+        with cluster(Site(max_array_size=10_001, nodes=2)) as site:
+            await piece(site, folder, report, jobs)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
     """Measure, and say what was missed."""
+    parser = argparse.ArgumentParser(description="Measure the Slurm adapter.")
+    parser.add_argument("pieces", nargs="*", choices=[*PIECES, []], metavar="PIECE")
+    parser.add_argument(
+        "--jobs", type=int, default=int(os.environ.get("WINDLASS_BENCH_JOBS", 1000))
+    )
+    asked = parser.parse_args()
     report = Report()
-    folder = Path(tempfile.mkdtemp(prefix="wl-bench-"))
-    try:
-        with cluster(Site(max_array_size=10_001, nodes=2)) as site:
-            asyncio.run(submissions(site, folder, report))
-            asyncio.run(looks(site, folder, report))
-            asyncio.run(terminal(site, folder, report))
-            asyncio.run(tick(site, folder, report))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before")
+    for name in asked.pieces or PIECES:
+        print(f"-- {name}")
+        asyncio.run(run(PIECES[name], report, asked.jobs))
     if report.missed:
         print("missed: " + "; ".join(report.missed))
 

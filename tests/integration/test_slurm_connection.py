@@ -50,6 +50,25 @@ async def test_an_unknown_host_key_stops_everything_before_anything_is_sent(
     assert site.layout.log("sshd").read_text().count("Postponed publickey") == before
 
 
+async def test_a_host_that_is_made_known_is_spoken_to_at_once(
+    site: Cluster, tmp_path: Path
+) -> None:
+    """The long pause is for those who change nothing."""
+    known = tmp_path / "known_hosts"
+    hpc = Hpc(site, tmp_path, knownHosts=str(known))
+    owner = hpc.shell("true").owner
+    async with hpc.adapter() as adapter:
+        with pytest.raises(AdapterError, match="is not there") as caught:
+            await adapter.find(owner)
+        assert caught.value.reason is Reason.UNAUTHORIZED
+        known.touch()
+        with pytest.raises(AdapterError, match=f"ssh-keyscan -p {site.login.port} ") as caught:
+            await adapter.find(owner)
+        assert caught.value.reason is Reason.UNAUTHORIZED
+        known.write_text(site.login.known_hosts.read_text())
+        assert await adapter.find(owner) == []
+
+
 async def test_a_pinned_host_key_is_enough(site: Cluster, tmp_path: Path) -> None:
     """No known_hosts file is needed."""
     key = " ".join(site.login.known_hosts.read_text().split()[1:3])

@@ -15,8 +15,9 @@ from windlass_adapters.base import (
     Owner,
     TransientError,
     Unknown,
+    WaitingError,
 )
-from windlass_schemas import Key
+from windlass_schemas import Key, Reason
 
 OWNER = Owner("install", "uid", Key.parse("Job/a"))
 Asked = Sequence[tuple[Owner, External]]
@@ -87,3 +88,16 @@ async def test_an_adapter_that_forgets_one_has_not_said_that_it_is_absent() -> N
 
     answers = await Observer(ask).observe(OWNER, [external("a")])
     assert isinstance(answers[external("a")], Unknown)
+
+
+async def test_a_question_that_failed_says_why() -> None:
+    """Who is not let in must be told apart from a backend that is away; waiting is no reason."""
+    refused = WaitingError("the key is refused", reason=Reason.UNAUTHORIZED)
+    for error, reason in (
+        (refused, Reason.UNAUTHORIZED),
+        (WaitingError("busy"), Reason.BACKEND_UNAVAILABLE),
+        (TransientError("away"), Reason.BACKEND_UNAVAILABLE),
+    ):
+        observer = Observer(Backend(error=error).ask)
+        answers = await observer.observe(OWNER, [external("a")])
+        assert answers == {external("a"): Unknown(str(error), reason)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import asyncio
 import io
+import re
+import threading
 import zipfile
 from collections.abc import Sequence
 
@@ -14,16 +16,17 @@ from windlass_adapters.base import AdapterError, AmbiguousError, TransientError
 from windlass_adapters.slurm.connection import Slots
 from windlass_adapters.slurm.gathering import Gathering
 from windlass_adapters.slurm.login import parse_answer
-from windlass_adapters.slurm.program import job_script, remote_program
+from windlass_adapters.slurm.program import START, job_script, remote_program
+from windlass_adapters.slurm.remote.abreast import abreast
 
 
 def test_the_program_is_old_python_and_needs_nothing() -> None:
     """Python 3.6, its standard library, and its own modules."""
     allowed = {"windlass_adapters", "base64", "contextlib", "errno", "hashlib", "json", "os", "re"}
-    allowed |= {"concurrent", "shutil", "stat", "subprocess", "sys", "threading", "time", "typing"}
+    allowed |= {"shutil", "stat", "subprocess", "sys", "threading", "time", "typing"}
     with zipfile.ZipFile(io.BytesIO(remote_program().content)) as archive:
         sources = {name: archive.read(name).decode() for name in archive.namelist()}
-    assert "__main__.py" in sources
+    assert START in sources
     for name, source in sources.items():
         tree = ast.parse(source, name, feature_version=(3, 6))
         for node in ast.walk(tree):
@@ -41,7 +44,7 @@ def test_its_name_says_its_content() -> None:
     first = remote_program()
     remote_program.cache_clear()
     assert remote_program() == first
-    assert first.name.endswith(".pyz")
+    assert re.fullmatch("remote-[0-9a-f]{12}", first.name)
     assert job_script().content.startswith(b"#!/bin/bash\n")
 
 
@@ -121,3 +124,47 @@ def test_what_a_login_prints_does_not_disturb(noise: bytes) -> None:
     assert parse_answer(whole, "n0") == {"a": 1}
     with pytest.raises(AmbiguousError, match="broke off"):
         parse_answer(whole[: len(noise) + 12], "n0")
+
+
+def test_steps_side_by_side_keep_their_order_and_their_bound() -> None:
+    """At most so many at once, and so many when there is enough to do."""
+    together, most, lock = threading.Barrier(3, timeout=10), 0, threading.Lock()
+    held = 0
+
+    def step(number: int) -> int:
+        nonlocal held, most
+        with lock:
+            held += 1
+            most = max(most, held)
+        together.wait()
+        with lock:
+            held -= 1
+        return 10 * number
+
+    assert abreast(step, list(range(9)), 3) == [10 * n for n in range(9)]
+    assert most == 3
+    assert abreast(step, [], 3) == []
+
+
+def test_a_step_that_fails_is_heard_of_and_nothing_more_begins() -> None:
+    """Those under way are waited for."""
+    begun: list[int] = []
+
+    def step(number: int) -> None:
+        begun.append(number)
+        if number == 0:
+            raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="disk is gone"):
+        abreast(step, list(range(100)), 1)
+    assert begun == [0]
+
+
+def test_an_account_without_threads_goes_on_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Login nodes bound how many processes an account has."""
+
+    def refused(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert abreast(lambda n: n + 1, [1, 2, 3], 8) == [2, 3, 4]

@@ -53,6 +53,10 @@ from windlass_schemas import Job
 CALL_TIMEOUT = timedelta(seconds=180)
 PASSES_PER_SECOND = 500
 """How many runs may be asked for in a second: with more of them, each is asked for less often."""
+LONGEST_POLL = 2.0
+"""Seconds after which a run is asked for at the latest: a change may have hurried the next look."""
+AFTER_LOOK = 0.2
+"""Seconds after a look is due at which a run is asked for: all of them take that one look."""
 _CLASSES: tuple[ErrorClass, ...] = (TransientError, WaitingError, TerminalError, AmbiguousError)
 
 
@@ -71,10 +75,9 @@ class SlurmAdapter(Adapter, Measures, ReadsLogs):
         submitter = Submitter(login, staging, self._params, context.target)
         fetching = Fetching(login, self.connection, context.artifacts, context.state)
         self._runs = Runs(login, submitter, fetching, self._params, context.target)
-        poll = self._params.limits.poll
+        self._poll = min(self._params.limits.poll.total_seconds(), LONGEST_POLL)
         self._capabilities = Capabilities(
             soak=self._params.soak,
-            poll_interval=min(poll, timedelta(seconds=2)),
             resync_interval=timedelta(minutes=5),
             timeout=CALL_TIMEOUT,
             max_concurrent=self._params.limits.concurrent,
@@ -88,11 +91,11 @@ class SlurmAdapter(Adapter, Measures, ReadsLogs):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Constant but for the poll interval, which grows with the number of runs."""
-        enough = timedelta(seconds=self._runs.watch.tracked / PASSES_PER_SECOND)
-        if enough <= self._capabilities.poll_interval:
-            return self._capabilities
-        return replace(self._capabilities, poll_interval=enough)
+        """Constant but for the poll interval: until the next look, longer with very many runs."""
+        watch = self._runs.watch
+        soon = min(self._poll, watch.due_in + AFTER_LOOK)
+        seconds = max(soon, watch.tracked / PASSES_PER_SECOND)
+        return replace(self._capabilities, poll_interval=timedelta(seconds=seconds))
 
     def normalise(self, desired: Desired) -> tuple[Wanted, ...]:
         if isinstance(desired.resource, Job):

@@ -18,7 +18,6 @@ import structlog
 from windlass_adapters.base import (
     AdapterError,
     AmbiguousError,
-    TerminalError,
     TransientError,
     WaitingError,
 )
@@ -34,6 +33,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 """Seconds between two tries to connect; doubles with each failure."""
 BANNED_PAUSE = 300.0
 """Seconds between two tries after the account or the host was refused: no storm, no ban."""
+KNOWN_HOSTS = "~/.ssh/known_hosts"
 _LOCAL_EXTRA = 15.0
 """Seconds that a command has here beyond what it has over there."""
 
@@ -53,6 +53,8 @@ class Connection:
         self._pause = FIRST_PAUSE
         self._not_before = 0.0
         self._refusal: AdapterError | None = None
+        self._trusted: tuple[int, ...] = ()
+        """Which versions of the key and of known_hosts the last try was made with."""
 
     @property
     def opened(self) -> int:
@@ -153,8 +155,10 @@ class Connection:
             if self._open is not None and not self._open.is_closed():
                 return self._open
             now = time.monotonic()
-            if self._refusal is not None and now < self._not_before:
+            trusted = await asyncio.to_thread(_versions, self._params)
+            if self._refusal is not None and now < self._not_before and trusted == self._trusted:
                 raise self._refusal
+            self._trusted = trusted
             await self.close()
             try:
                 async with asyncio.timeout(OPEN_TIMEOUT):
@@ -174,16 +178,17 @@ class Connection:
     def _refused(self, error: Exception) -> AdapterError:
         match error:
             case asyncssh.HostKeyNotVerifiable() | asyncssh.KeyExchangeFailed():
+                port = f"-p {self._params.port} " if self._params.port else ""
                 message = (
                     f"{self.name} cannot prove who it is ({told(error)}); nothing was sent."
-                    " Ask its admins for the host key, then put it into params.hostKey or"
-                    " known_hosts"
+                    f" Compare what ssh-keyscan {port}{self._params.host} prints with what its"
+                    " admins say, then put it into params.hostKey or known_hosts"
                 )
                 return WaitingError(message, reason=Reason.UNAUTHORIZED)
             case asyncssh.PermissionDenied() | asyncssh.KeyImportError():
                 message = (
                     f"{self.name} does not let us in ({told(error)}); check params.user and"
-                    f" params.key. Tried again in {BANNED_PAUSE / 60:.0f} min"
+                    f" params.key. Tried again in {BANNED_PAUSE / 60:.0f} min, or when one changes"
                 )
                 return WaitingError(message, reason=Reason.UNAUTHORIZED)
         return TransientError(f"{self.name} cannot be reached: {told(error)}")
@@ -286,6 +291,19 @@ def _keys(params: SlurmParams) -> list[asyncssh.SSHKey | tuple[asyncssh.SSHKey, 
     return [(key, str(Path(params.certificate).expanduser()))]
 
 
+def _versions(params: SlurmParams) -> tuple[int, ...]:
+    """Of the files that say who we are and whom we believe: somebody may have mended them."""
+    key = params.key or ""
+    names = [params.known_hosts or KNOWN_HOSTS, key.removeprefix("file:"), params.certificate or ""]
+    found = []
+    for name in names:
+        try:
+            found.append(Path(name).expanduser().stat().st_mtime_ns)
+        except (OSError, ValueError):
+            found.append(0)
+    return tuple(found)
+
+
 def _trusted(params: SlurmParams, host: str, last: bool) -> asyncssh.SSHKnownHosts | None:
     """Whose keys are believed. None, which believes everybody, only where the Target says so."""
     if params.insecure_ignore_host_key:
@@ -293,9 +311,9 @@ def _trusted(params: SlurmParams, host: str, last: bool) -> asyncssh.SSHKnownHos
         return None
     if params.host_key is not None and last:
         return asyncssh.import_known_hosts(f"* {params.host_key}\n")
-    path = Path(params.known_hosts or "~/.ssh/known_hosts").expanduser()
+    path = Path(params.known_hosts or KNOWN_HOSTS).expanduser()
     if not path.is_file():
-        raise TerminalError(
+        raise WaitingError(
             f"{path} is not there, so that {host} cannot be verified; write its key there or into"
             " params.hostKey",
             reason=Reason.UNAUTHORIZED,

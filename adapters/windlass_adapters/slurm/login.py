@@ -27,7 +27,7 @@ from windlass_adapters.base import (
 from windlass_adapters.slurm.connection import CommandError, Connection
 from windlass_adapters.slurm.counts import Counts, word_of
 from windlass_adapters.slurm.params import SlurmParams
-from windlass_adapters.slurm.program import job_script, remote_program
+from windlass_adapters.slurm.program import START, job_script, remote_program
 from windlass_schemas import Reason
 
 Json = dict[str, JsonValue]
@@ -37,26 +37,38 @@ TIMEOUTS: Mapping[str, float] = {"submit": 150.0, "have": 120.0, "collect": 100.
 TIMEOUT = 60.0
 MUTATING = frozenset({"submit", "cancel", "bury"})
 _INSTALL = """
-import os, sys
+import io, os, sys, zipfile
 size, path, first = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-folder = os.path.dirname(path)
-if first == "no" and not os.path.exists(folder + "/../OWNER"):
+root = os.path.dirname(os.path.dirname(path))
+if first == "no" and not os.path.exists(root + "/OWNER"):
     sys.exit("OWNER is not there")
 os.umask(63)
-os.makedirs(folder, exist_ok=True)
 data = b""
 while len(data) < size:
     piece = os.read(0, size - len(data))
     if not piece:
         sys.exit("the program did not arrive")
     data += piece
-part = path + "." + str(os.getpid())
-with open(part, "wb") as file:
-    file.write(data)
-os.rename(part, path)
-os.execv(sys.executable, [sys.executable, "-I", path])
+with zipfile.ZipFile(io.BytesIO(data)) as program:
+    for name in program.namelist():
+        target, part = path + "/" + name, "%s/%s.%d" % (path, name, os.getpid())
+        content = program.read(name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            with open(target, "rb") as file:
+                if file.read() == content:
+                    continue
+        except FileNotFoundError:
+            pass
+        with open(part, "wb") as file:
+            file.write(content)
+        os.rename(part, target)
+os.execv(sys.executable, [sys.executable, "-I", "-S", path + "/run.py"])
 """
-"""Takes the program from stdin, puts it in its place, and becomes it."""
+"""Takes the program from stdin, puts it in its place file by file, and becomes it.
+
+A file that is right already is left as it is: what Python has compiled of it stays good.
+"""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _log = structlog.get_logger("windlass.slurm")
@@ -113,7 +125,7 @@ class Login:
     async def call(self, command: str, request: Json, blobs: Sequence[bytes] = ()) -> Json:
         """One command. Raises AmbiguousError only for what changes something."""
         await self.greeting()
-        program = f"{self._params.remote_python} -I {self._path}"
+        program = f"{self._params.remote_python} -I -S {self._path}/{START}"
         try:
             return await self._ask(program, command, request, blobs)
         except CommandError as error:  # the program is gone: a cleaned disk, an older installation
@@ -126,7 +138,7 @@ class Login:
         content = self._program.content
         first = not await asyncio.to_thread(self._rooted.exists)
         words = f"{len(content)} {self._path} {'yes' if first else 'no'}"
-        command = f"{self._params.remote_python} -I -c '{_INSTALL}' {words}"
+        command = f"{self._params.remote_python} -I -S -c '{_INSTALL}' {words}"
         request: Json = {
             "programs": {self.script.name: self.script.content.decode()},
             "first": first,

@@ -44,6 +44,8 @@ class Limits(Frozen):
     """Commands at once over the one connection; fewer, where the server allows fewer."""
     batch: StrictInt = Field(default=100, ge=1, le=500)
     """Submissions in one command."""
+    sbatch: StrictInt = Field(default=4, ge=1, le=16)
+    """How many of them wait for the controller at once."""
     poll: Duration = timedelta(seconds=5)
     """Time between two looks at the queue while something happens in it."""
     idle_poll: Duration = timedelta(seconds=60)

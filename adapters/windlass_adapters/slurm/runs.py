@@ -43,12 +43,14 @@ from windlass_adapters.slurm.outcome import (
     judge,
 )
 from windlass_adapters.slurm.params import SlurmParams
-from windlass_adapters.slurm.snapshot import Look, Order
+from windlass_adapters.slurm.snapshot import Look, Order, Row
 from windlass_adapters.slurm.submission import Submitter
 from windlass_adapters.slurm.tails import Tails
 from windlass_adapters.slurm.watch import FORGET, Watch
 from windlass_schemas import Reason
 
+TIDY = 60.0
+"""Seconds between two times that what nobody asks for any more is forgotten."""
 HOPELESS_AFTER = 60.0
 """Seconds after which a job that can never start is taken out of the queue."""
 
@@ -67,6 +69,19 @@ class Memory:
     hopeless: float | None = None
     over: Found | None = None
     """How it ended, once that is known for good."""
+    rows: tuple[Row, ...] = ()
+    """The queue's lines that ``alive`` was said of."""
+    alive: Found | None = None
+    """What was said of it, as long as the queue alone says enough."""
+
+
+class Asked(NamedTuple):
+    """A run that somebody asks for."""
+
+    owner: Owner
+    external: External
+    place: Place
+    memory: Memory
 
 
 class Cancellation(NamedTuple):
@@ -94,8 +109,11 @@ class Runs:
         self._params = params
         self._target = target
         self._memory: dict[Place, Memory] = {}
-        self._places: dict[str, Place] = {}
-        """Of runs that were asked for, by name."""
+        self._places: dict[tuple[Owner, str], Place] = {}
+        """Of runs that were asked for."""
+        self._names: dict[str, Place] = {}
+        """The same, for those who know no more than a run's name."""
+        self._tidied = time.monotonic()
         self._orphans: frozenset[str] = frozenset()
         self._tails = Tails(login)
         self._cancel: Gathering[Cancellation, str] = Gathering(self._ask_cancel, 200)
@@ -151,25 +169,39 @@ class Runs:
         self, externals: Sequence[tuple[Owner, External]]
     ) -> Mapping[External, Observation]:
         """How runs stand. Raises AdapterError when nothing can be said of any."""
-        places = {e: place_of(self._target, owner, e.name) for owner, e in externals}
-        self._places |= {e.name: place for e, place in places.items()}
-        look = await self.watch.look([p for e, p in places.items() if not self._known(p)])
+        asked = [Asked(owner, e, *self._recall(owner, e.name)) for owner, e in externals]
+        look = await self.watch.look([a.place for a in asked if a.memory.over is None])
         self._report_orphans(look)
-        verdicts = {
-            p: judge(self._evidence(p, look)) for p in places.values() if not self._known(p)
-        }
-        good = [place for place, verdict in verdicts.items() if verdict.kind is Kind.GOOD]
+        answers: dict[External, Observation] = {}
+        judged: list[tuple[Asked, Verdict]] = []
+        for each in asked:
+            said = each.memory.over or self._unchanged(each, look)
+            if said is not None:
+                answers[each.external] = said
+            else:
+                judged.append((each, judge(self._evidence(each.place, look))))
+        good = [each.place for each, verdict in judged if verdict.kind is Kind.GOOD]
         await self._fetching.ask([p for p in good if (o := _order(look, p)) and o.outputs])
-        return {
-            e: await self._observe(owner, e, places[e], look, verdicts.get(places[e]))
-            for owner, e in externals
-        }
+        for each, verdict in judged:
+            answers[each.external] = await self._observe(each, look, verdict)
+        return answers
+
+    def _unchanged(self, asked: Asked, look: Look) -> Found | None:
+        """What was said of a run of which the queue says what it said then, and nobody else more.
+
+        Most runs wait or run during most looks: they must cost next to nothing.
+        """
+        memory = asked.memory
+        if memory.alive is None or asked.place.token in look.records:
+            return None
+        rows = look.rows_of(asked.place.token, asked.place.job_name)
+        return memory.alive if rows == memory.rows else None
 
     async def read_log(
         self, external: External, stream: Literal["stdout", "stderr"], offset: int
     ) -> LogChunk:
         """A piece of a run's output."""
-        place = self._places.get(external.name) or await self._place(external.name)
+        place = self._names.get(external.name) or await self._place(external.name)
         return await self._tails.read(place, stream, offset)
 
     async def _place(self, name: str) -> Place:
@@ -177,37 +209,44 @@ class Runs:
         answer = (await self._login.call("named", {"name": name})).get("place")
         match answer:
             case [str(tag), str(token)]:
-                self._places[name] = Place(tag, token)
-                return self._places[name]
+                self._names[name] = Place(tag, token)
+                return self._names[name]
         raise TransientError(f"run {name} is not on the cluster any more, or not yet")
 
-    def _known(self, place: Place) -> bool:
-        """Whether nothing new can be learned of a run now."""
-        memory = self._remember(place)
-        return memory.over is not None
+    def _recall(self, owner: Owner, name: str) -> tuple[Place, Memory]:
+        """Where a run lies, and what was seen of it."""
+        place = self._places.get((owner, name))
+        if place is None:
+            place = self._places[owner, name] = place_of(self._target, owner, name)
+            self._names[name] = place
+        return place, self._remember(place)
 
     def _remember(self, place: Place) -> Memory:
         now = time.monotonic()
-        memory = self._memory.setdefault(place, Memory(now))
+        memory = self._memory.get(place)
+        if memory is None:
+            memory = self._memory[place] = Memory(now)
         memory.asked = now
         return memory
 
-    async def _observe(
-        self, owner: Owner, external: External, place: Place, look: Look, verdict: Verdict | None
-    ) -> Observation:
-        memory = self._remember(place)
-        if memory.over is not None:
+    async def _observe(self, asked: Asked, look: Look, verdict: Verdict) -> Observation:
+        owner, external, place, memory = asked
+        if memory.over is not None:  # while another was waited for
             return memory.over
-        assert verdict is not None, "what is not over was judged"
         if memory.submitted is not None and memory.submitted > look.taken:
             return _progressing(external.name, owner.uid, f"submitted as job {memory.job}")
         order = _order(look, place)
         if order is not None and order.uid != owner.uid:
             return _progressing(external.name, order.uid, "belongs to another object")
         try:
-            return await self._conclude(owner, external, place, verdict, order)
+            said = await self._conclude(owner, external, place, verdict, order)
         except AdapterError as error:
-            return Unknown(str(error))
+            return Unknown.because(error)
+        if verdict.kind is Kind.ALIVE and place.token not in look.records:
+            assert isinstance(said, Found), "what is alive is found"
+            memory.rows = look.rows_of(place.token, place.job_name)
+            memory.alive = said if memory.rows else None
+        return said
 
     def _evidence(self, place: Place, look: Look) -> Evidence:
         memory = self._remember(place)
@@ -280,10 +319,13 @@ class Runs:
         return _progressing(name, uid, verdict.message)
 
     def _forget_old(self) -> None:
-        oldest = time.monotonic() - FORGET
-        for place in [p for p, m in self._memory.items() if m.asked < oldest]:
-            del self._memory[place]
-        self._places = {name: p for name, p in self._places.items() if p in self._memory}
+        now = time.monotonic()
+        if now - self._tidied < TIDY:
+            return
+        self._tidied = now
+        self._memory = {p: m for p, m in self._memory.items() if m.asked > now - FORGET}
+        self._places = {who: p for who, p in self._places.items() if p in self._memory}
+        self._names = {name: p for name, p in self._names.items() if p in self._memory}
 
     def _report_orphans(self, look: Look) -> None:
         """Jobs with names like ours and no folder are told of, and left alone."""

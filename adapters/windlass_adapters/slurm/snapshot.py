@@ -6,7 +6,7 @@ cannot be read is left out; an answer that cannot be read is no answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from windlass_adapters.base import TransientError
 from windlass_adapters.slurm.naming import Place
 
 _MOST_INDICES = 200_000
+_TEXT = frozenset({str})
 
 
 class Row(NamedTuple):
@@ -98,6 +99,8 @@ class Look:
     """Name and index of the array that a run went into, by token."""
     accounting: Mapping[str, Sequence[Account]] | None
     """By name of the job; None when there is none or it did not answer."""
+    waited: float = 0.0
+    """Seconds that the controller took to answer."""
     covered: frozenset[Place] = field(default_factory=frozenset)
     """Runs that were asked for."""
     has_accounting: bool = False
@@ -110,7 +113,7 @@ class Look:
         """The queue's lines about one run."""
         name, index = self.submissions.get(token, (job_name, ""))
         found = self.rows.get(name, ())
-        return tuple(r for r in found if not index or index in expand(r.element))
+        return tuple(r for r in found if index in expand(r.element)) if index else tuple(found)
 
     def accounts_of(self, token: str, job_name: str) -> tuple[Account, ...] | None:
         """Accounting's lines about one run."""
@@ -118,19 +121,19 @@ class Look:
             return None
         name, index = self.submissions.get(token, (job_name, ""))
         found = self.accounting.get(name, ())
-        return tuple(a for a in found if not index or a.id.endswith(f"_{index}"))
+        return tuple(a for a in found if a.id.endswith(f"_{index}")) if index else tuple(found)
 
 
 def parse_look(answer: Mapping[str, JsonValue], taken: float) -> Look:
     """Read the login node's answer. Raises TransientError when it is none."""
     rows: dict[str, list[Row]] = {}
-    for fields in _lines(answer.get("rows"), len(Row._fields)):
-        rows.setdefault(fields[-1], []).append(Row(*fields))
+    for row in map(Row._make, _lines(answer.get("rows"), len(Row._fields))):
+        rows.setdefault(row.name, []).append(row)
     accounting: dict[str, list[Account]] | None = None
     if isinstance(answer.get("accounting"), list):
         accounting = {}
-        for fields in _lines(answer["accounting"], len(Account._fields)):
-            accounting.setdefault(fields[-1], []).append(Account(*fields))
+        for account in map(Account._make, _lines(answer["accounting"], len(Account._fields))):
+            accounting.setdefault(account.name, []).append(account)
     submissions = {
         token: (said[0], said[1])
         for token, said in _mapping(answer.get("submissions")).items()
@@ -146,7 +149,9 @@ def parse_look(answer: Mapping[str, JsonValue], taken: float) -> Look:
         raise TransientError(f"a run's record cannot be read: {error.errors()[0]['msg']}") from None
     orphans = answer.get("orphans")
     told = tuple(map(str, orphans)) if isinstance(orphans, list) else ()
-    return Look(taken, rows, records, submissions, accounting, orphans=told)
+    waited = answer.get("waited")
+    slow = float(waited) if isinstance(waited, int | float) else 0.0
+    return Look(taken, rows, records, submissions, accounting, slow, orphans=told)
 
 
 def expand(indices: str) -> frozenset[str]:
@@ -166,11 +171,10 @@ def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:
     return value
 
 
-def _lines(value: JsonValue, width: int) -> list[list[str]]:
+def _lines(value: JsonValue, width: int) -> Iterator[list[str]]:
+    """Those lines that are so many strings."""
     if not isinstance(value, list):
         raise TransientError("the look at the queue cannot be read")
-    return [
-        [str(each) for each in line]
-        for line in value
-        if isinstance(line, list) and len(line) == width
-    ]
+    for line in value:
+        if isinstance(line, list) and len(line) == width and _TEXT.issuperset(map(type, line)):
+            yield line  # type: ignore[misc] # only strings, as was just seen

@@ -118,6 +118,7 @@ class Submitter:
             "blobs": [list(head) for head in heads],
             "batch": self._login.script.name,
             "max_array": greeting.max_array,
+            "abreast": self._params.limits.sbatch,
         }
         found = (await self._login.call("submit", request, contents)).get("runs")
         self._staging.arrived(str(head[0]) for head in heads)

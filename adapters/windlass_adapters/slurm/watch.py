@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 
 from pydantic import JsonValue
@@ -25,7 +25,9 @@ BUSY = 60.0
 """Seconds for which a change in the queue keeps the looks frequent."""
 SLOW = 1.0
 SLOW_FACTOR = 10.0
-"""A look that takes longer than SLOW seconds is not repeated within this many times as long."""
+"""A controller that takes longer than SLOW seconds is not asked within this many times as long."""
+BREATH = 2.0
+"""The same for a whole look, which also waits for the login node and its disk."""
 LONGEST_PAUSE = 300.0
 FORGET = 900.0
 """Seconds after which a run that nobody asks for is no longer looked for."""
@@ -43,6 +45,7 @@ class Watch:
         self._keep = params.keep.total_seconds()
         self._turn = asyncio.Lock()
         self._look: Look | None = None
+        self._states: frozenset[tuple[str, str]] | None = None
         self._error: AdapterError | None = None
         self._due = 0.0
         self._interval = self._poll
@@ -60,6 +63,11 @@ class Watch:
     def tracked(self) -> int:
         """How many runs are looked for."""
         return len(self._tracked)
+
+    @property
+    def due_in(self) -> float:
+        """Seconds until somebody who asks gets a new look."""
+        return max(0.0, self._due - time.monotonic())
 
     def settle(self, place: Place) -> None:
         """Its end is known and kept: the next look tells the cluster."""
@@ -133,13 +141,15 @@ class Watch:
 
     def _after(self, look: Look, started: float) -> None:
         now = time.monotonic()
-        if self._look is None or _states(look) != _states(self._look):
-            self._changed_at = now
+        states = _states(look)
+        if states != self._states:
+            self._changed_at, self._states = now, states
         quiet = now - self._changed_at > BUSY
         self._interval = min(self._interval * 1.5, self._idle) if quiet else self._poll
         pause = self._interval * random.uniform(0.9, 1.1)
-        if now - started > SLOW:
-            pause = max(pause, SLOW_FACTOR * (now - started))
+        pause = max(pause, BREATH * (now - started))
+        if look.waited > SLOW:
+            pause = max(pause, SLOW_FACTOR * look.waited)
         self._look, self._error = look, None
         self._due = started + min(pause, LONGEST_PAUSE)
         counts = self._login.counts
@@ -152,5 +162,5 @@ class Watch:
         self._due = time.monotonic() + self._interval
 
 
-def _states(look: Look) -> Mapping[str, list[str]]:
-    return {name: [row.state for row in rows] for name, rows in look.rows.items()}
+def _states(look: Look) -> frozenset[tuple[str, str]]:
+    return frozenset((row.id, row.state) for rows in look.rows.values() for row in rows)

@@ -6,6 +6,8 @@ import re
 import time
 from typing import Any, BinaryIO, List
 
+from windlass_adapters.slurm.remote.abreast import abreast
+from windlass_adapters.slurm.remote.files import make_folder
 from windlass_adapters.slurm.remote.site import Answer, Refused, Request, Site
 
 SMALL = 256 * 1024
@@ -13,34 +15,33 @@ SMALL = 256 * 1024
 
 Waiting for the disk for each of a thousand small files takes longer than submitting their jobs.
 """
+WRITERS = 8
 
 
 def take_blobs(site: Site, blobs: List[List[Any]], stream: BinaryIO) -> None:
-    """Keep the files that came with the request, by content."""
-    for digest, size in blobs:
-        target = blob_path(site, digest)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        temporary = "%s.part.%d" % (target, os.getpid())
-        hasher = hashlib.sha256()
-        with open(temporary, "wb") as file:
-            left = size
-            while left:
-                piece = stream.read(min(left, 1 << 20))
-                if not piece:
-                    raise Refused("request", "the connection ended within a file")
-                hasher.update(piece)
-                file.write(piece)
-                left -= len(piece)
-            if size > SMALL:
-                file.flush()
-                os.fsync(file.fileno())
-        keep_blob(temporary, hasher.hexdigest(), digest, target)
+    """Keep the files that came with the request, by content. All of them fit into memory."""
+    arrived = [(digest, stream.read(size), size) for digest, size in blobs]
+    if any(len(data) != size for _, data, size in arrived):
+        raise Refused("request", "the connection ended within a file")
+    abreast(lambda blob: put_blob(site, *blob[:2]), arrived, WRITERS)
+
+
+def put_blob(site: Site, digest: str, data: bytes) -> None:
+    target = blob_path(site, digest)
+    make_folder(os.path.dirname(target))
+    temporary = "%s.part.%d" % (target, os.getpid())
+    with open(temporary, "wb") as file:
+        file.write(data)
+        if len(data) > SMALL:
+            file.flush()
+            os.fsync(file.fileno())
+    keep_blob(temporary, "sha256:" + hashlib.sha256(data).hexdigest(), digest, target)
 
 
 def keep_blob(temporary: str, found: str, digest: str, target: str) -> None:
-    if "sha256:" + found != digest:
+    if found != digest:
         os.unlink(temporary)
-        raise Refused("digest", "%s arrived as sha256:%s" % (digest, found))
+        raise Refused("digest", "%s arrived as %s" % (digest, found))
     os.chmod(temporary, 0o444)
     os.rename(temporary, target)
 
@@ -72,8 +73,8 @@ def have(site: Site, request: Request, _stream: BinaryIO) -> Answer:
             if os.path.basename(uploaded) != uploaded:
                 raise Refused("request", "no name of an upload: %r" % uploaded)
             path = site.path("cas", uploaded)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            keep_blob(path, file_digest(path), digest, target)
+            make_folder(os.path.dirname(target))
+            keep_blob(path, "sha256:" + file_digest(path), digest, target)
         if not os.path.exists(target):
             missing.append(digest)
     return {"missing": missing}

@@ -23,6 +23,12 @@ def write(path: str, data: bytes, mode: int = 0o600) -> None:
     os.rename(temporary, path)
 
 
+def make_folder(path: str) -> None:
+    """See that a folder is there. Most are: looking costs less than being told so."""
+    if not os.path.isdir(path):
+        os.makedirs(path, mode=0o700, exist_ok=True)
+
+
 def link_of(path: str) -> Optional[str]:
     try:
         return os.readlink(path)

@@ -53,6 +53,7 @@ def look(site: Site, request: Request, _stream: BinaryIO) -> Answer:
         "rows": [list(row) for row in rows],
         "records": records,
         "submissions": submissions,
+        "waited": site.waited,
     }
     if request["all"]:
         places = {PREFIX + token for _, token in asked} | {name for name, _ in submissions.values()}

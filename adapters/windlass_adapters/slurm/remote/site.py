@@ -3,6 +3,8 @@
 import os
 import re
 import subprocess
+import time
+from threading import Lock
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional
 
 Request = Dict[str, Any]
@@ -62,6 +64,9 @@ class Site:
         environment["LC_ALL"] = "C"
         self.environment = environment
         self._rows: Optional[List[Row]] = None
+        self._asking = Lock()
+        self.waited = 0.0
+        """Seconds that the controller took to answer."""
 
     def path(self, *parts: str) -> str:
         return os.path.join(self.root, *parts)
@@ -92,6 +97,7 @@ class Site:
                 stderr=subprocess.PIPE,
                 env=environment,
                 cwd="/",
+                close_fds=False,  # none of ours is inherited anyway; closing them takes long
             )
         except OSError as error:
             raise Refused("slurm", "%s cannot be run: %s" % (argv[0], error.strerror))
@@ -103,19 +109,25 @@ class Site:
             return Done(None, out, err.decode("utf-8", "replace"))
         return Done(process.returncode, out, err.decode("utf-8", "replace"))
 
-    def squeue(self, again: bool = False) -> List[Row]:
+    def squeue(self) -> List[Row]:
         """Every job of ours that the controller knows: one question to it. Refused if it failed."""
-        if self._rows is None or again:
-            done = self.run(
-                ["squeue", "--me", "-a", "-h", "-t", "all", "-o", self.nonce + "|" + SQUEUE_FIELDS],
-                QUERY_TIMEOUT,
-                SLURM_BITSTR_LEN="0",
-            )
-            if done.code != 0:
-                raise Refused("controller", done.err.strip() or "squeue did not answer")
-            text = done.out.decode("utf-8", "replace")
-            self._rows = list(parse_squeue(text, self.nonce, self.root))
-        return self._rows
+        with self._asking:
+            if self._rows is None:
+                self._rows = self._ask_queue()
+            return self._rows
+
+    def _ask_queue(self) -> List[Row]:
+        started = time.monotonic()
+        done = self.run(
+            ["squeue", "--me", "-a", "-h", "-t", "all", "-o", self.nonce + "|" + SQUEUE_FIELDS],
+            QUERY_TIMEOUT,
+            SLURM_BITSTR_LEN="0",
+        )
+        self.waited = time.monotonic() - started
+        if done.code != 0:
+            raise Refused("controller", done.err.strip() or "squeue did not answer")
+        text = done.out.decode("utf-8", "replace")
+        return list(parse_squeue(text, self.nonce, self.root))
 
 
 def parse_squeue(text: str, nonce: str, root: str) -> Iterable[Row]:

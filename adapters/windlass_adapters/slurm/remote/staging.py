@@ -8,7 +8,7 @@ from threading import get_ident
 from typing import Optional
 
 from windlass_adapters.slurm.remote.blobs import blob_path, throw_away, usable
-from windlass_adapters.slurm.remote.files import listing, read
+from windlass_adapters.slurm.remote.files import listing, make_folder, read
 from windlass_adapters.slurm.remote.records import order_of
 from windlass_adapters.slurm.remote.site import Answer, Request, Site
 
@@ -23,11 +23,11 @@ def stage(site: Site, folder: str, run: Request) -> Optional[Answer]:
     if missing:
         return {"missing": missing}
     parent = os.path.dirname(folder)
-    os.makedirs(parent, mode=0o700, exist_ok=True)
+    make_folder(parent)
     staging = os.path.join(parent, ".%s.%d.%d" % (run["token"], os.getpid(), get_ident()))
     shutil.rmtree(staging, ignore_errors=True)
-    for name in ("work", "log", *(["template"] if run["array"] else [])):
-        os.makedirs(os.path.join(staging, name), mode=0o700)
+    for name in ("", "work", "log", *(["template"] if run["array"] else [])):
+        os.mkdir(os.path.join(staging, name), 0o700)
     for path, digest, mode, how in run["files"]:
         place(blob_path(site, digest), os.path.join(staging, path), mode, how)
     for path, text in run["texts"].items():
@@ -49,8 +49,7 @@ def stage(site: Site, folder: str, run: Request) -> Optional[Answer]:
 
 def place(source: str, target: str, mode: int, how: str) -> None:
     """A private copy, or another name of the same file, which nobody may change."""
-    folder = os.path.dirname(target)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    make_folder(os.path.dirname(target))
     if how == "link":
         try:
             os.link(source, target)

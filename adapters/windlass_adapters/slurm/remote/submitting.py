@@ -3,14 +3,15 @@
 import base64
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from threading import BoundedSemaphore
 from typing import BinaryIO, Callable, Dict, List, Optional, Tuple
 
+from windlass_adapters.slurm.remote.abreast import abreast
 from windlass_adapters.slurm.remote.blobs import take_blobs
 from windlass_adapters.slurm.remote.files import age_of, listing, read, write
 from windlass_adapters.slurm.remote.finding import note_id, submitted
-from windlass_adapters.slurm.remote.site import PREFIX, Answer, Done, Request, Site
+from windlass_adapters.slurm.remote.site import PREFIX, Answer, Done, Refused, Request, Site
 from windlass_adapters.slurm.remote.staging import stage
 
 STALE_LOCK = 180.0
@@ -33,38 +34,52 @@ REFUSALS = (
     "Invalid directive",
 )
 """What sbatch says when there is no job for certain."""
+AWAY = ("Unable to contact slurm controller", "Munge encode failed", "Socket timed out")
+"""What it says, after long, when no controller answers: asking again at once would take as long."""
 
 
 def submit(site: Site, request: Request, stream: BinaryIO) -> Answer:
     """Stage and submit runs. Each has its own answer; what is there already is not made again."""
     take_blobs(site, request["blobs"], stream)
     answers: Dict[str, Answer] = {}
-    fresh: List[Request] = []
-    # Side by side: on a shared disk each of a run's files waits for the disk's server.
-    with ThreadPoolExecutor(STAGERS) as pool:
-        staged = list(pool.map(lambda run: or_storage(stage, site, run), request["runs"]))
-    for run, answer in zip(request["runs"], staged):
-        answer = answer or or_storage(lambda s, f, _: prepare(s, f), site, run)
-        if answer is None:
-            fresh.append(run)
-        else:
-            answers[run["token"]] = answer
-    for group in grouped(fresh, request["max_array"]):
-        for run in group:
-            if run["token"] not in answers:
-                send(site, request, group, answers)
-                break
+    sending = Sending(request)
+
+    def serve(group: List[Request]) -> None:
+        ready = abreast(lambda run: make_ready(site, run), group, STAGERS)
+        answers.update((run["token"], said) for run, said in zip(group, ready) if said is not None)
+        fresh = [run for run, said in zip(group, ready) if said is None]
+        if fresh:
+            with sending.turn:
+                answers.update(send(site, sending, fresh))
+
+    # Side by side: while one run waits for the controller, the next one's files are laid out.
+    abreast(serve, grouped(request["runs"], request["max_array"]), STAGERS)
     return {"runs": answers}
+
+
+class Sending:
+    """What the submissions of one request share."""
+
+    def __init__(self, request: Request) -> None:
+        self.batch: str = request["batch"]
+        self.turn = BoundedSemaphore(request["abreast"])
+        self.away = ""
+        """What sbatch said when it found no controller: then nobody else need wait for it."""
+
+
+def make_ready(site: Site, run: Request) -> Optional[Answer]:
+    """Lay a run out; its answer, or None when it is now ours to submit."""
+    return or_storage(stage, site, run) or or_storage(prepare, site, run)
 
 
 def or_storage(
     step: Callable[[Site, str, Request], Optional[Answer]], site: Site, run: Request
 ) -> Optional[Answer]:
-    """What a step says of a run; a disk that cannot be written is an answer too."""
+    """What a step says of a run, or of the disk."""
     try:
         return step(site, site.folder(run["tag"], run["token"]), run)
     except OSError as error:
-        return {"storage": error.strerror or str(error), "errno": error.errno or 0}
+        return storage(error)
 
 
 def grouped(runs: List[Request], limit: int) -> List[List[Request]]:
@@ -76,7 +91,7 @@ def grouped(runs: List[Request], limit: int) -> List[List[Request]]:
     return [all_[i : i + size] for all_ in groups.values() for i in range(0, len(all_), size)]
 
 
-def prepare(site: Site, folder: str) -> Optional[Answer]:
+def prepare(site: Site, folder: str, _run: Request) -> Optional[Answer]:
     """What is known of an earlier submission; None when there was none and it is ours to make."""
     state = submitted(site, folder)
     if state == "yes":
@@ -86,56 +101,87 @@ def prepare(site: Site, folder: str) -> Optional[Answer]:
     if os.path.exists(os.path.join(folder, "cancelled")):
         return {"refused": "it was cancelled before it began"}
     lock = os.path.join(folder, "submit.lock")
+    whose = "%s.%d" % (os.uname()[1], os.getpid())
     try:
-        os.mkdir(lock)
+        os.symlink(whose, lock)  # one step, on NFS too; a folder costs far more to remove
     except FileExistsError:
         if age_of(lock) < STALE_LOCK:
             return {"unclear": "another submission of it is under way"}
-        os.rename(lock, "%s.%d.stale" % (lock, os.getpid()))
-        os.mkdir(lock)
+        os.rename(lock, "%s.%s.stale" % (lock, whose))
+        os.symlink(whose, lock)
     return None
 
 
-def send(site: Site, request: Request, runs: List[Request], answers: Dict[str, Answer]) -> None:
-    """One sbatch, for one run or for several of one shape."""
+def send(site: Site, sending: Sending, runs: List[Request]) -> Dict[str, Answer]:
+    """One sbatch, for one run or for several of one shape; what came of it."""
     folders = [site.folder(run["tag"], run["token"]) for run in runs]
+    indices = [str(number) for number in range(len(runs))] if len(runs) > 1 else [""]
+    markers = [os.path.join(folder, "submitting") for folder in folders]
+    try:
+        if sending.away:
+            return {run["token"]: {"code": 1, "error": sending.away} for run in runs}
+        name, argv = command_of(site, sending.batch, runs, folders)
+        for marker, index in zip(markers, indices):
+            write(marker, ("%s %s\n" % (name, index or "-")).encode())
+    except OSError as error:
+        told = storage(error)
+        release(folders)
+        return {run["token"]: told for run in runs}
+    try:
+        done = site.run(argv, SBATCH_TIMEOUT)
+    except Refused:  # it never ran
+        remove(markers)
+        release(folders)
+        raise
+    id_ = done.out.decode("ascii", "replace").strip().split("\n")[-1].split(";")[0]
+    if done.code == 0 and id_.isdigit():
+        ids = [id_ + ("_" + index if index else "") for index in indices]
+        answers = [noted(*each, name) for each in zip(folders, ids, indices)]
+    else:
+        answers = [{"code": done.code, "error": done.err[-2000:]} for _ in runs]
+        if clearly_refused(done):
+            remove(markers)
+        if done.code is None or any(words in done.err for words in AWAY):
+            sending.away = AWAY[0] + ": an earlier sbatch of this command did not find it"
+    release(folders)
+    return {run["token"]: answer for run, answer in zip(runs, answers)}
+
+
+def command_of(
+    site: Site, batch: str, runs: List[Request], folders: List[str]
+) -> Tuple[str, List[str]]:
+    """Name of the job, and sbatch with all that it is told."""
     name = PREFIX + runs[0]["token"]
     argv = ["sbatch", "--parsable", *runs[0]["args"]]
+    if len(runs) > 1:
+        name, extra = map_of(site, runs, folders)
+        argv += extra
+    else:
+        argv += ["--chdir=" + folders[0], "--output=" + folders[0] + "/log/slurm"]
+        argv += array_of(folders[0], runs[0])
+    argv += ["--job-name=" + name, "--open-mode=append", "--export=ALL"]
+    argv += ["--kill-on-invalid-dep=yes", site.path("bin", batch)]
+    return name, argv + ([folders[0]] if len(runs) == 1 else ["--map", site.path("maps", name)])
+
+
+def noted(folder: str, id_: str, index: str, name: str) -> Answer:
+    """Write down under which id it was submitted. If that fails, its name will show it."""
     try:
-        if len(runs) > 1:
-            name, extra = map_of(site, runs, folders)
-            argv += extra
-        else:
-            argv += ["--chdir=" + folders[0], "--output=" + folders[0] + "/log/slurm"]
-            argv += array_of(folders[0], runs[0])
-        argv += [
-            "--job-name=" + name,
-            "--open-mode=append",
-            "--export=ALL",
-            "--kill-on-invalid-dep=yes",
-        ]
-        argv += [site.path("bin", request["batch"])]
-        argv += [folders[0]] if len(runs) == 1 else ["--map", site.path("maps", name)]
-        for number, folder in enumerate(folders):
-            index = str(number) if len(runs) > 1 else "-"
-            write(os.path.join(folder, "submitting"), ("%s %s\n" % (name, index)).encode())
+        note_id(folder, id_, name, index)
     except OSError as error:
-        release(folders)
-        told = {"storage": error.strerror or str(error), "errno": error.errno or 0}
-        answers.update({run["token"]: told for run in runs})
-        return
-    done = site.run(argv, SBATCH_TIMEOUT)
-    id_ = done.out.decode("ascii", "replace").strip().split("\n")[-1].split(";")[0]
-    for number, (run, folder) in enumerate(zip(runs, folders)):
-        if done.code == 0 and id_.isdigit():
-            index = str(number) if len(runs) > 1 else ""
-            note_id(folder, id_ + ("_" + index if index else ""), name, index)
-            answers[run["token"]] = {"id": id_ + ("_" + index if index else "")}
-        else:
-            answers[run["token"]] = {"code": done.code, "error": done.err[-2000:]}
-            if clearly_refused(done):
-                os.unlink(os.path.join(folder, "submitting"))
-    release(folders)
+        return storage(error)
+    return {"id": id_}
+
+
+def storage(error: OSError) -> Answer:
+    """A disk that cannot be written is an answer too."""
+    return {"storage": error.strerror or str(error), "errno": error.errno or 0}
+
+
+def remove(markers: List[str]) -> None:
+    for marker in markers:
+        with suppress(OSError):
+            os.unlink(marker)
 
 
 def clearly_refused(done: Done) -> bool:
@@ -181,4 +227,4 @@ def map_of(site: Site, runs: List[Request], folders: List[str]) -> Tuple[str, Li
 def release(folders: List[str]) -> None:
     for folder in folders:
         with suppress(OSError):
-            os.rmdir(os.path.join(folder, "submit.lock"))
+            os.unlink(os.path.join(folder, "submit.lock"))
