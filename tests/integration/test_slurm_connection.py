@@ -69,6 +69,21 @@ async def test_a_host_that_is_made_known_is_spoken_to_at_once(
         assert await adapter.find(owner) == []
 
 
+async def test_hosts_are_known_where_the_ssh_configuration_says(
+    site: Cluster, tmp_path: Path
+) -> None:
+    """And one that says ``none`` makes nobody known."""
+    config = tmp_path / "config"
+    hpc = Hpc(site, tmp_path, knownHosts=None, sshConfig=str(config))
+    owner = hpc.shell("true").owner
+    config.write_text(f"Host {site.login.host}\n  UserKnownHostsFile none\n")
+    assert (await refusal(hpc)).reason is Reason.UNAUTHORIZED
+    known = site.login.known_hosts
+    config.write_text(f"Host {site.login.host}\n  UserKnownHostsFile {known}\n")
+    async with hpc.adapter() as adapter:
+        assert await adapter.find(owner) == []
+
+
 async def test_a_pinned_host_key_is_enough(site: Cluster, tmp_path: Path) -> None:
     """No known_hosts file is needed."""
     key = " ".join(site.login.known_hosts.read_text().split()[1:3])

@@ -47,6 +47,8 @@ read -r
 HOME = "/home/newcomer"
 CLONE = f"{HOME}/windlass"
 USER = "1000"
+ADMINISTRATOR = "0"
+"""Who installs the servers that `make test` asks for."""
 CURL = "curl -s localhost:8701/v2/models/wine/infer -d @specs/quickstart/request.json"
 EDIT = (
     "sed -i 's/regularization: 1.0/regularization: 10.0/' specs/quickstart/wine.yaml"
@@ -76,7 +78,7 @@ class Root:
         self.path = path
         self.first = 0
         self.environment = {
-            "PATH": "/usr/bin:/bin",
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": HOME,
             "LANG": "C.UTF-8",
             "TERM": "xterm",
@@ -146,18 +148,22 @@ class Root:
             with contextlib.suppress(FreshError):
                 until(lambda: not self.processes(), patience, "the processes ended")
 
-    def command(self, shell: str) -> list[str]:
-        """How to run a shell line in the clone, as the user."""
+    def command(self, shell: str, user: str = USER, *, fork: bool = True) -> list[str]:
+        """How to run a shell line in the clone, as the newcomer or as root.
+
+        Without a fork, the command gets the terminal's Ctrl-C itself: nsenter would die of it and
+        hide how the command ends. But then only its children are inside, so `/proc/self` is not.
+        """
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         inside = ["env", "-i", *variables, "bash", "-c", f"cd {CLONE} && {shell}"]
-        # Without a fork: nsenter itself would die of Ctrl-C and hide how the command ends.
-        enter = ["nsenter", "--target", str(self.first), "--mount", "--pid", "--no-fork"]
-        return [*enter, "--setuid", USER, "--setgid", USER, "--", *inside]
+        enter = ["nsenter", "--target", str(self.first), "--mount", "--pid"]
+        enter += [] if fork else ["--no-fork"]
+        return [*enter, "--setuid", user, "--setgid", user, "--", *inside]
 
-    def run(self, shell: str, *, check: bool = True) -> str:
+    def run(self, shell: str, *, check: bool = True, user: str = USER) -> str:
         """Run a shell line to its end and give what it printed."""
         ended = subprocess.run(
-            self.command(shell), capture_output=True, text=True, check=False, timeout=1800
+            self.command(shell, user), capture_output=True, text=True, check=False, timeout=5400
         )
         if check and ended.returncode:
             raise FreshError(f"$ {shell}\nexit {ended.returncode}\n{ended.stdout}{ended.stderr}")
@@ -230,7 +236,7 @@ def predicted(root: Root) -> dict[str, list[float]]:
 
 def start(root: Root, what: str) -> Terminal:
     """``make run`` in a terminal, until the daemon is ready and the curl answers a wine class."""
-    terminal = Terminal(root.command("exec make run"))
+    terminal = Terminal(root.command("exec make run", fork=False))
 
     def there() -> object:
         return terminal.ended() or (root.succeeds(READY) and predicted(root))
@@ -276,6 +282,9 @@ def main() -> int:
             stack.enter_context(root.running())
             live(root)
             if arguments.test:
+                took = time.monotonic()
+                root.run("tests/rig/system-packages", user=ADMINISTRATOR)
+                say(f"packages for the tests: {time.monotonic() - took:.1f} s")
                 took = time.monotonic()
                 say(root.run("make test").rstrip().rpartition("\n")[2])
                 say(f"make test: {time.monotonic() - took:.1f} s")

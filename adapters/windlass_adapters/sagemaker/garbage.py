@@ -25,15 +25,20 @@ from windlass_adapters.sagemaker.names import (
     conflict,
 )
 from windlass_adapters.sagemaker.rates import dollars
+from windlass_adapters.sagemaker.training import Training
 from windlass_adapters.sagemaker.tuning import TUNING_ROLE
 
 
 class Garbage:
     """Looks for what nobody declares."""
 
-    def __init__(self, backend: Backend, grace: timedelta) -> None:
+    def __init__(
+        self, backend: Backend, grace: timedelta, unsearchable: Sequence[Training] = ()
+    ) -> None:
         self._backend = backend
         self._grace = grace
+        self._unsearchable = unsearchable
+        self._nouns = _NOUNS | {runs.role: (runs.noun, "Stop") for runs in unsearchable}
 
     async def orphans(self, living: Collection[Owner]) -> Sequence[Orphan]:
         """Everything of this installation whose owner is none of the living."""
@@ -86,11 +91,30 @@ class Garbage:
                 name = text(record, "HyperParameterTuningJobName")
                 since = moment(record, "CreationTime")
                 found.append(_billed(TUNING_ROLE, name, tags, since, hourly))
+        for part_ in self._unsearchable:
+            found += await self._batch(living, part_)
         return found
 
     def _machines(self, resources: Answer, times: int) -> float | None:
         machines = (count(resources, "InstanceCount") or 1) * times
         return self._backend.rates.hourly({"": (text(resources, "InstanceType"), machines)})
+
+    async def _batch(self, living: Collection[str], runs: Training) -> list[Orphan]:
+        """Running jobs of a kind that Search does not know."""
+        own = self._backend.identity.tag
+        tagged = await self._backend.inventory.tagged(runs.type, INSTANCE_TAG, own)
+        left = {n: tags for n, tags in tagged.items() if tags.get(OWNER_TAG) not in living}
+        if not left:
+            return []
+        running = await runs.running()
+        found = []
+        for name in sorted(left.keys() & running.keys()):
+            answer = await self._describe(runs.noun, name)
+            if answer is not None:
+                hourly = self._machines(runs.machines(answer), 1)
+                since = moment(answer, "CreationTime")
+                found.append(_billed(runs.role, name, left[name], since, hourly))
+        return found
 
     async def _unused(self, living: Collection[str]) -> list[Orphan]:
         """Configs that no endpoint has, and models that no such config needs."""
@@ -156,7 +180,7 @@ class Garbage:
         if orphan.role == UPLOAD_ROLE:
             await self._abort(orphan.name)
             return
-        noun, ends = _NOUNS[orphan.role]
+        noun, ends = self._nouns[orphan.role]
         answer = await self._describe(noun, orphan.name)
         if answer is None:
             return

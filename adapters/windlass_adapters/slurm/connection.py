@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import asyncssh
 import structlog
@@ -21,9 +20,9 @@ from windlass_adapters.base import (
     TransientError,
     WaitingError,
 )
-from windlass_adapters.secrets import resolve_secret
 from windlass_adapters.slurm.counts import Counts
 from windlass_adapters.slurm.params import JumpHost, SlurmParams
+from windlass_adapters.slurm.trust import config_of, keys_of, trusted, versions_of
 from windlass_schemas import Reason
 
 OPEN_TIMEOUT = 30.0
@@ -33,7 +32,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 """Seconds between two tries to connect; doubles with each failure."""
 BANNED_PAUSE = 300.0
 """Seconds between two tries after the account or the host was refused: no storm, no ban."""
-KNOWN_HOSTS = "~/.ssh/known_hosts"
 _LOCAL_EXTRA = 15.0
 """Seconds that a command has here beyond what it has over there."""
 
@@ -155,7 +153,7 @@ class Connection:
             if self._open is not None and not self._open.is_closed():
                 return self._open
             now = time.monotonic()
-            trusted = await asyncio.to_thread(_versions, self._params)
+            trusted = await asyncio.to_thread(versions_of, self._params)
             if self._refusal is not None and now < self._not_before and trusted == self._trusted:
                 raise self._refusal
             self._trusted = trusted
@@ -199,7 +197,7 @@ class Connection:
             *params.jump_hosts,
             JumpHost(host=params.host, port=params.port or 22, user=params.user),
         ]
-        keys = await asyncio.to_thread(_keys, params)
+        keys = await asyncio.to_thread(keys_of, params)
         tunnel: asyncssh.SSHClientConnection | None = None
         for number, host in enumerate(hosts):
             last = number == len(hosts) - 1
@@ -212,8 +210,8 @@ class Connection:
                 options["tunnel"] = tunnel
             found = await asyncssh.connect(
                 host.host,
-                config=_config(params),
-                known_hosts=_trusted(params, host.host, last),
+                config=config_of(params),
+                known_hosts=trusted(params, host.host, last),
                 keepalive_interval=15,
                 keepalive_count_max=3,
                 login_timeout=OPEN_TIMEOUT,
@@ -270,53 +268,3 @@ class Slots:
 def told(error: Exception) -> str:
     """An exception in words."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _config(params: SlurmParams) -> list[str] | None:
-    """The ssh configuration that is honoured; None for none."""
-    if params.ssh_config is None:
-        return None
-    path = Path(params.ssh_config).expanduser()
-    return [str(path)] if path.is_file() else None
-
-
-def _keys(params: SlurmParams) -> list[asyncssh.SSHKey | tuple[asyncssh.SSHKey, str]]:
-    """The key of the Target, read anew for each connection. Raises TerminalError."""
-    if params.key is None:
-        return []
-    passphrase = resolve_secret(params.passphrase) if params.passphrase else None
-    key = asyncssh.import_private_key(resolve_secret(params.key) + "\n", passphrase)
-    if params.certificate is None:
-        return [key]
-    return [(key, str(Path(params.certificate).expanduser()))]
-
-
-def _versions(params: SlurmParams) -> tuple[int, ...]:
-    """Of the files that say who we are and whom we believe: somebody may have mended them."""
-    key = params.key or ""
-    names = [params.known_hosts or KNOWN_HOSTS, key.removeprefix("file:"), params.certificate or ""]
-    found = []
-    for name in names:
-        try:
-            found.append(Path(name).expanduser().stat().st_mtime_ns)
-        except (OSError, ValueError):
-            found.append(0)
-    return tuple(found)
-
-
-def _trusted(params: SlurmParams, host: str, last: bool) -> asyncssh.SSHKnownHosts | None:
-    """Whose keys are believed. None, which believes everybody, only where the Target says so."""
-    if params.insecure_ignore_host_key:
-        _log.warning("the host key is not verified; remove insecureIgnoreHostKey", host=host)
-        return None
-    if params.host_key is not None and last:
-        return asyncssh.import_known_hosts(f"* {params.host_key}\n")
-    path = Path(params.known_hosts or KNOWN_HOSTS).expanduser()
-    if not path.is_file():
-        raise WaitingError(
-            f"{path} is not there, so that {host} cannot be verified; write its key there or into"
-            " params.hostKey",
-            reason=Reason.UNAUTHORIZED,
-        )
-    found: asyncssh.SSHKnownHosts = asyncssh.read_known_hosts([str(path)])
-    return found

@@ -69,7 +69,7 @@ class Memory:
     hopeless: float | None = None
     over: Found | None = None
     """How it ended, once that is known for good."""
-    rows: tuple[Row, ...] = ()
+    rows: Sequence[Row] = ()
     """The queue's lines that ``alive`` was said of."""
     alive: Found | None = None
     """What was said of it, as long as the queue alone says enough."""

@@ -109,19 +109,19 @@ class Look:
     whole: bool = False
     """Whether every run below the root was looked at."""
 
-    def rows_of(self, token: str, job_name: str) -> tuple[Row, ...]:
+    def rows_of(self, token: str, job_name: str) -> Sequence[Row]:
         """The queue's lines about one run."""
         name, index = self.submissions.get(token, (job_name, ""))
         found = self.rows.get(name, ())
-        return tuple(r for r in found if index in expand(r.element)) if index else tuple(found)
+        return [r for r in found if index in expand(r.element)] if index else found
 
-    def accounts_of(self, token: str, job_name: str) -> tuple[Account, ...] | None:
+    def accounts_of(self, token: str, job_name: str) -> Sequence[Account] | None:
         """Accounting's lines about one run."""
         if self.accounting is None:
             return None
         name, index = self.submissions.get(token, (job_name, ""))
         found = self.accounting.get(name, ())
-        return tuple(a for a in found if a.id.endswith(f"_{index}")) if index else tuple(found)
+        return [a for a in found if a.id.endswith(f"_{index}")] if index else found
 
 
 def parse_look(answer: Mapping[str, JsonValue], taken: float) -> Look:

@@ -10,8 +10,9 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -45,7 +46,7 @@ class Watch:
         self._keep = params.keep.total_seconds()
         self._turn = asyncio.Lock()
         self._look: Look | None = None
-        self._states: frozenset[tuple[str, str]] | None = None
+        self._states: Mapping[str, str] | None = None
         self._error: AdapterError | None = None
         self._due = 0.0
         self._interval = self._poll
@@ -127,7 +128,7 @@ class Watch:
         sweeping = started - self._swept_at > SWEEP_INTERVAL
         whole = self._look is None
         request: dict[str, JsonValue] = {
-            "runs": [list(place) for place in asked],
+            "runs": cast("list[JsonValue]", list(asked)),  # pairs: JSON has no others
             "fetched": [list(place) for place in settled],
             "all": whole,
             "accounting": accounting,
@@ -154,7 +155,7 @@ class Watch:
         self._due = started + min(pause, LONGEST_PAUSE)
         counts = self._login.counts
         counts.look_seconds += now - started
-        counts.jobs = Counter(row.state for rows in look.rows.values() for row in rows)
+        counts.jobs = Counter(states.values())
 
     def _failed(self, error: AdapterError) -> None:
         self._error = error if isinstance(error, TransientError) else TransientError(str(error))
@@ -162,5 +163,5 @@ class Watch:
         self._due = time.monotonic() + self._interval
 
 
-def _states(look: Look) -> frozenset[tuple[str, str]]:
-    return frozenset((row.id, row.state) for rows in look.rows.values() for row in rows)
+def _states(look: Look) -> Mapping[str, str]:
+    return {row.id: row.state for rows in look.rows.values() for row in rows}

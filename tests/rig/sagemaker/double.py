@@ -55,6 +55,7 @@ class SageMakerDouble:
         self.faults, self.calls = self.front.faults, self.front.calls
         self.others = Others(self.account.number, self.front.credentials, self.clock)
         self.front.others = self.others
+        self.account.on_output = self.others.leave
         self.url = ""
         """Where every service is reached; known once it is entered."""
         self.iam = Iam(self.account, principal)
