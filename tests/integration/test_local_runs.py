@@ -154,7 +154,7 @@ async def test_a_missing_output_is_named_together_with_what_was_written_instead(
     ("script", "said"),
     [
         ("import os; os.symlink('/etc/hostname', 'out')", "leads out of the working directory"),
-        ("import os; os.mkdir('out')", "is not a regular file"),
+        ("import os; os.mkdir('out')", "is an empty folder"),
         ("import os; os.mkfifo('out')", "is not a regular file"),
     ],
 )

@@ -492,6 +492,14 @@ def usage(state: State = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def down(state: State = None) -> None:
+    """End the processes that serve models, when no daemon runs."""
+    from windlass.cli.stopping import down
+
+    down(state)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     from importlib.metadata import version
