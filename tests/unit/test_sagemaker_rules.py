@@ -159,13 +159,12 @@ def _(aws: SageMakerDouble, by: Foreign) -> None:
 @case("update.rolling")
 def _(aws: SageMakerDouble, by: Foreign) -> None:
     make_live(by)
-    serverless = {"MemorySizeInMB": 1024, "MaxConcurrency": 1}
-    variant = {"VariantName": "AllTraffic", "ModelName": "m", "ServerlessConfig": serverless}
-    by.call("CreateEndpointConfig", EndpointConfigName="less", ProductionVariants=[variant])
+    two = [variant(), variant(name="Other")]
+    by.call("CreateEndpointConfig", EndpointConfigName="two", ProductionVariants=two)
     by.call(
         "UpdateEndpoint",
         EndpointName="e",
-        EndpointConfigName="less",
+        EndpointConfigName="two",
         DeploymentConfig=_rolling(50),
     )
 
