@@ -73,7 +73,7 @@ class StagedAccount(KitBackend):
         self.changing: Collection[str] = _Changing()
 
     @property
-    def changes(self) -> int:  # type: ignore[override]  # it is counted, and not kept
+    def changes(self) -> int:
         self.aws.account.before_request()
         return self.aws.clock.ran + self.mutations()
 
