@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rig.local import LocalTarget, settled, start, until
 from rig.scenarios import Scenario
-from windlass_adapters.local import runs
 from windlass_adapters.local.processes import marked
+from windlass_adapters.local.starting import Starter
 from windlass_adapters.testing.oracles import EndState
 from windlass_adapters.testing.world import World
 
@@ -50,7 +50,9 @@ class SecondStart(Scenario):
                 desired = target.script(SCRIPT)
                 found = await start(adapter, desired)
                 folder = target.state / "runs" / found.external.name
-                await asyncio.to_thread(runs._launch, folder, {"environment": {}, "secrets": []})
+                second = Starter(target.root / "second")
+                await asyncio.to_thread(second.start, folder, {"environment": {}, "secrets": []})
+                await asyncio.to_thread(second.close)
                 await settled(adapter, desired.owner, found.external)
                 await until(
                     lambda: not runners(folder) and not marked(folder),
