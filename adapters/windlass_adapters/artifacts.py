@@ -10,8 +10,11 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+from windlass_adapters.bundle import pack
 from windlass_adapters.content import Readable, keep, path_of
 from windlass_schemas import Artifact
 
@@ -50,6 +53,15 @@ class ArtifactStore:
         """Keep what a stream gives. Raises ValueError past ``limit`` bytes."""
         digest, size = keep(self.root, stream, name, limit)
         return Artifact(digest=digest, size=size, name=name)
+
+    def put_together(self, files: Mapping[str, Artifact], name: str) -> Artifact:
+        """Keep one archive of files that are here. Raises OSError."""
+        paths = {each: self.path(artifact.digest) for each, artifact in files.items()}
+        self.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.root) as archive:
+            pack(paths, archive)
+            archive.seek(0)
+            return self.put_stream(archive, name)
 
     def copy_to(self, digest: str, destination: Path) -> None:
         """Write a private copy. Raises FileNotFoundError."""

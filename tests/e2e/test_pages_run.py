@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rig.project import PATIENCE, WINDLASS, Project
+from rig.project import PATIENCE, WINDLASS, Daemon, Project
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -95,10 +95,15 @@ class Step:
 def test_each_command_of_the_page_does_what_the_page_says(clone: Project, name: str) -> None:
     """From top to bottom, in one repository with one daemon."""
     assert "windlass up specs/quickstart" in (ROOT / "Makefile").read_text()
+    daemon: Daemon | None = None
     for command, output in steps(ROOT / name):
         if command == "make run":
-            clone.up(path="specs/quickstart").await_answer()
+            daemon = clone.up(path="specs/quickstart")
+            daemon.await_answer()
             continue
+        if command == "windlass down":  # of which the page says that Ctrl-C comes first
+            assert daemon is not None
+            daemon.interrupt()
         step = Step(clone, command, output)
         try:
             clone.until(step.succeeds, f"{name}: {command}", seconds=PATIENCE)

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,6 +137,27 @@ class TestStop:
     def test_the_admin_socket_can_stop_it(self, serving: Serving) -> None:
         assert serving.admin.post("/stop").status_code == 202
         assert serving.process.wait(20) == 0
+
+    def test_with_nothing_deployed_and_nobody_who_asks_it_ends(self, tmp_path: Path) -> None:
+        with Serving(tmp_path / "state", 0, "--idle", "1") as serving:
+            assert serving.process.wait(60) == 0
+            assert not (serving.state / "serving.json").exists()
+            assert '"event": "nothing to serve"' in serving.log()
+
+    @pytest.mark.parametrize("processes", ["1", "2"])
+    def test_what_is_deployed_or_asked_for_keeps_it(self, tmp_path: Path, processes: str) -> None:
+        more = ("--idle", "2", "--processes", processes)
+        with Serving(tmp_path / "state", 0, *more) as serving:
+            for _ in range(10):
+                time.sleep(0.4)
+                assert serving.admin.get("/deployments").status_code == 200
+            serving.deploy("m", onnx_models.constant(tmp_path / "m.onnx", 1))
+            time.sleep(4)
+            assert serving.process.poll() is None
+            assert serving.infer("m", ONE_ROW).status_code == 200
+            serving.admin.delete("/deployments/m", params={"uid": "u1"})
+            assert serving.process.wait(60) == 0
+            assert not list((serving.state / "workers").glob("*/serving.json"))
 
     def test_a_stop_does_not_wait_for_a_load(self, serving: Serving, tmp_path: Path) -> None:
         serving.put("m", onnx_models.big(tmp_path / "m.onnx", 120), digest="sha256:" + "0" * 64)

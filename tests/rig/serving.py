@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TypedDict
+from typing import Self, TypedDict
 
 import httpx
 
@@ -62,7 +62,7 @@ class Serving:
         )
         self.client = httpx.Client(timeout=60)
 
-    def __enter__(self) -> Serving:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -29,7 +29,7 @@ class View(BaseModel):
     install: str
     uid: str
     key: str
-    state: Literal["Progressing", "Live", "Failed"]
+    state: Literal["Progressing", "Live", "Failed", "Degraded"]
     digest: str | None = None
     pending_digest: str | None = None
     failed_digest: str | None = None
@@ -38,6 +38,7 @@ class View(BaseModel):
     signature: Signature | None = None
     replicas: int = 1
     hung: int = 0
+    lost: int = 0
 
 
 class _Views(BaseModel):

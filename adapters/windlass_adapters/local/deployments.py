@@ -23,12 +23,14 @@ from windlass_adapters.base import (
     Observation,
     Owner,
     State,
+    TerminalError,
     TransientError,
     Unknown,
     Update,
     WaitingError,
     Wanted,
 )
+from windlass_adapters.bundle import BundleError, model_file
 from windlass_adapters.local.admin import Admin, View
 from windlass_adapters.local.offers import refuse_what_is_not_offered
 from windlass_adapters.local.params import DeploymentOptions, LocalParams
@@ -110,6 +112,7 @@ def serving_options(spec: DeploymentSpec) -> dict[str, JsonValue]:
         "max_waiting": options.max_waiting,
         "max_run": options.max_run.total_seconds(),
         "providers": list(options.providers),
+        "prepack": options.prepack,
     }
 
 
@@ -201,6 +204,10 @@ class Deployments:
             raise TransientError(
                 f"{body.artifact} is not in the artifact store; the Model brings it back"
             )
+        try:
+            model = await asyncio.to_thread(model_file, self._store.root, body.artifact)
+        except BundleError as error:
+            raise TerminalError(f"Model of {owner.key}: {error}") from None
         if isinstance(action, Create):
             for found in await self.find(owner):
                 if found.external.name == wanted.name:
@@ -213,7 +220,7 @@ class Deployments:
                 "key": str(owner.key),
                 "digest": wanted.digest,
                 "artifact": body.artifact,
-                "model_path": str(self._store.path(body.artifact).absolute()),
+                "model_path": str(model.absolute()),
                 "options": body.options,
             },
         )
@@ -290,13 +297,20 @@ def _detail(view: View, live: Listening) -> dict[str, JsonValue]:
     detail: dict[str, JsonValue] = {"replicas": view.replicas}
     if view.hung:
         detail["replaced"] = f"{view.hung} replicas hung and were replaced"
+    if view.lost:
+        detail["lost"] = f"{view.lost} processes ended without being asked, and were replaced"
     if live.grpc_port:
         detail["grpc"] = _place(live, live.grpc_port)
     return detail
 
 
 # A failed change leaves what was served before in force.
-_STATES = {"Progressing": State.PROGRESSING, "Live": State.LIVE, "Failed": State.LIVE}
+_STATES = {
+    "Progressing": State.PROGRESSING,
+    "Live": State.LIVE,
+    "Failed": State.LIVE,
+    "Degraded": State.DEGRADED,
+}
 
 
 def _url(live: Listening, name: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from windlass_adapters.artifacts import ArtifactStore
+from windlass_adapters.bundle import BundleError, model_file
 from windlass_adapters.local.models import DownloadError, ModelBody, ModelOrder, Prepared
 from windlass_adapters.local.outcome import FULL
 from windlass_adapters.local.processes import die_with_parent
@@ -43,6 +44,13 @@ def inspect_order(path: Path) -> Prepared:
 
 def _inspect(store: ArtifactStore, body: ModelBody) -> Prepared:
     artifact = body.artifact
+    if artifact is None and body.files:
+        if missing := sorted(n for n, each in body.files.items() if not store.has(each.digest)):
+            return Prepared(
+                reason=Reason.INVALID_ARTIFACT,
+                message=f"{missing[0]} is no longer in the artifact store; commit it again",
+            )
+        artifact = store.put_together(body.files, "model.tar")
     if artifact is None:
         assert body.url is not None, "a model has an artifact or an address"
         # Here, for an HTTP client takes longer to load than most models.
@@ -67,8 +75,12 @@ def _inspect(store: ArtifactStore, body: ModelBody) -> Prepared:
 def _read(store: ArtifactStore, artifact: Artifact) -> Prepared:
     """Have ONNX Runtime read the file, in a process of its own: it may crash on a hostile one."""
     try:
+        model = model_file(store.root, artifact.digest)
+    except BundleError as error:
+        return _unreadable(artifact, str(error))
+    try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", SIGNATURE_MODULE, str(store.path(artifact.digest))],
+            [sys.executable, "-P", "-m", SIGNATURE_MODULE, str(model)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_READ_TIMEOUT,
@@ -92,5 +104,5 @@ def _unreadable(artifact: Artifact, why: str) -> Prepared:
     return Prepared(
         reason=Reason.INVALID_ARTIFACT,
         message=f"{artifact.name} is no ONNX model that can be loaded: {why};"
-        " give one file in ONNX format with the weights inside",
+        " give one file in ONNX format, or a folder or tar archive where the weights lie beside it",
     )

@@ -6,7 +6,7 @@ Also the two records that go to the ``prepare`` process and come back.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -30,6 +30,8 @@ class ModelBody(Frozen):
     """``Wanted.body`` of a model: an artifact that is in the store, or an address to get it."""
 
     artifact: Artifact | None
+    files: Mapping[str, Artifact] = {}
+    """Several files that make one artifact, by name: packed together when it is looked into."""
     url: str | None
     digest: str | None
     """As declared."""
@@ -70,11 +72,18 @@ def wanted_model(desired: Desired, model: Model) -> Wanted:
         raise TerminalError(f"{field}: {fault}", reason=Reason.INVALID_SPEC)
     spec = model.spec
     artifact: Artifact | None = None
+    files: dict[str, Artifact] = {}
     if spec.source.file is not None:
         artifact = desired.files.get(spec.source.file)
-        if artifact is None:
+        folder = spec.source.file.rstrip("/") + "/"
+        files = {
+            path.removeprefix(folder): each
+            for path, each in desired.files.items()
+            if path.startswith(folder)
+        }
+        if artifact is None and not files:
             raise TerminalError(
-                f"spec.source.file: {spec.source.file} is not a file beside the document;"
+                f"spec.source.file: {spec.source.file} is no file or folder beside the document;"
                 " add it or mend the path",
                 reason=Reason.INVALID_SPEC,
             )
@@ -82,13 +91,21 @@ def wanted_model(desired: Desired, model: Model) -> Wanted:
         check_address(spec.source.url, "spec.source.url")
     else:
         artifact = _from_job(desired, model)
-    body = ModelBody(artifact=artifact, url=spec.source.url, digest=spec.digest, format=spec.format)
+    body = ModelBody(
+        artifact=artifact,
+        files=files,
+        url=spec.source.url,
+        digest=spec.digest,
+        format=spec.format,
+    )
     identity: dict[str, JsonValue] = {
         "artifact": artifact.digest if artifact else None,
         "url": body.url,
         "digest": body.digest,
         "format": body.format,
     }
+    if files:
+        identity["files"] = {name: each.digest for name, each in sorted(files.items())}
     key = desired.owner.key
     return Wanted(
         role=ARTIFACT_ROLE,

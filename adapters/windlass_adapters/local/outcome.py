@@ -10,10 +10,12 @@ import errno
 import os
 import signal
 import stat
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from windlass_adapters.bundle import BundleError, files_below, pack
 from windlass_adapters.content import keep
 from windlass_adapters.local.records import Json
 
@@ -102,15 +104,33 @@ def _keep_one(work: Path, relative: str, store: Path) -> tuple[str, int]:
     real = Path(os.path.realpath(work / relative))
     if not real.is_relative_to(os.path.realpath(work)):
         raise _NotAnOutputError("leads out of the working directory; write a regular file there")
+    if real.is_dir():
+        return _keep_folder(real, relative, store)
     try:
         descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         raise _NotAnOutputError("was not written") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _NotAnOutputError("is not a regular file; an output is one file")
+        raise _NotAnOutputError("is not a regular file; an output is a file or a folder of files")
     with os.fdopen(descriptor, "rb") as file:
         return keep(store, file, relative)
+
+
+def _keep_folder(folder: Path, relative: str, store: Path) -> tuple[str, int]:
+    """All files of a folder, as one archive."""
+    try:
+        files = files_below(folder)
+    except BundleError as error:
+        raise _NotAnOutputError(f"{error}; write regular files there") from None
+    if not files:
+        raise _NotAnOutputError("is an empty folder; write a file there")
+    incoming = store / "incoming"
+    incoming.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=incoming) as archive:
+        pack(files, archive)
+        archive.seek(0)
+        return keep(store, archive, relative)
 
 
 def _listing(work: Path) -> str:

@@ -34,6 +34,11 @@ class LocalParams(Frozen):
     """Share of the requests that ``serving.log`` tells of, each with its trace."""
     memory: str | None = Field(default=None, pattern=MEMORY_PATTERN)
     """What all models together may take, for example ``4Gi``; who is not asked for sleeps then."""
+    processes: int = Field(default=1, ge=1, le=64)
+    """Processes that serve, at most: as many as the Deployment with most replicas has, up to this.
+    Each has its own copy of every model."""
+    idle: Duration = timedelta(minutes=10)
+    """After this long with nothing deployed, and nobody who asks, the serving process ends."""
     python: str | None = Field(default=None, min_length=1)
     """The Python for ``.py`` entrypoints; by default the one that runs Windlass."""
     daemon: str = ""
@@ -67,3 +72,6 @@ class DeploymentOptions(Frozen):
     """After this long a run counts as hung, and its replica is replaced."""
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     """Execution providers of ONNX Runtime, the preferred first."""
+    prepack: bool = True
+    """Whether weights are copied into the order that computes fastest. Without, those that lie
+    beside the model stay in the file's pages, which processes share."""

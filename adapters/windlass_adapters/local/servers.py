@@ -36,6 +36,8 @@ class Listening(BaseModel):
     memory: int | None = None
     tls: bool = False
     access_log: float = 0.0
+    processes: int = 1
+    idle: float | None = None
 
     @property
     def process(self) -> ProcessId:
@@ -54,6 +56,19 @@ class Refusal(BaseModel):
 @dataclass(frozen=True)
 class Starting:
     """A serving process lives and does not listen yet."""
+
+
+def serving_processes(folder: Path) -> list[ProcessId]:
+    """What serves in that folder: one process, which ends what it has started.
+
+    Or those that a supervisor has left behind when it was killed. Raises BrokenRecordError.
+    """
+    for places in ([folder], sorted((folder / "workers").glob("*"))):
+        records = [load(place / "serving.json", Listening) for place in places]
+        living = [each.process for each in records if each and is_alive(each.process)]
+        if living:
+            return living
+    return []
 
 
 class Server:
@@ -84,6 +99,8 @@ class Server:
             and listening.memory == params.memory_bytes
             and listening.tls == (params.tls is not None)
             and listening.access_log == params.access_log
+            and listening.processes == params.processes
+            and listening.idle == params.idle.total_seconds()
         )
 
     def start(self) -> None:
@@ -105,6 +122,8 @@ class Server:
     def _place(self) -> list[str]:
         params = self._params
         flags = ["--host", params.host, "--port", str(params.port)]
+        flags += ["--idle", str(params.idle.total_seconds())]
+        flags += ["--processes", str(params.processes)]
         if params.grpc_port is not None:
             flags += ["--grpc-port", str(params.grpc_port)]
         if params.tls is not None:

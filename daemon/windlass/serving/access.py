@@ -18,6 +18,7 @@ from pathlib import Path
 
 import structlog
 
+from windlass.serving.fleet.rates import Rates
 from windlass.serving.http import Reply, refusal
 
 LOOK = 0.5
@@ -60,8 +61,10 @@ class Key:
 class Keys:
     """All keys of the installation, by id."""
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, rates: Path | None = None) -> None:
+        """``rates`` is a folder in which several processes count together."""
         self._file = file
+        self._rates = Rates(rates) if rates is not None else None
         self._seen: tuple[int, int, int] | None = None
         self._keys: dict[str, Key] = {}
 
@@ -80,6 +83,8 @@ class Keys:
                     self._keys[name] = old[name]
                     old[name].expires = key.expires
             self._seen = seen
+            if self._rates is not None:
+                self._rates.keep({key.hash for key in self._keys.values()})
         except FileNotFoundError:
             self._keys, self._seen = {}, None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -99,7 +104,11 @@ class Keys:
         _, namespace, name = object_key.split("/", 2)
         if key.namespace != namespace or key.deployment not in (None, name):
             return refusal(403, f"the key {key.name} is not for this Deployment; ask for another")
-        wait = key.take(time.monotonic())
+        now = time.monotonic()
+        if key.rate is not None and self._rates is not None:
+            wait = self._rates.take(key.hash, key.rate, now)
+        else:
+            wait = key.take(now)
         if wait > 0.0:
             text = f"the key {key.name} may ask {key.rate:g} times a second; come again later"
             return refusal(429, text, retry_after=str(max(1, math.ceil(wait))))

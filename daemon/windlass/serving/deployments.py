@@ -22,19 +22,14 @@ from typing import Literal
 import structlog
 
 from windlass.serving.model import ModelError, OnnxModel, trim_memory
-from windlass.serving.orders import Order
+from windlass.serving.orders import Failure, Order, Removal, WrongOwnerError
 from windlass.serving.rollout import Trial
-from windlass.serving.served import Deployment, Failure, Served
+from windlass.serving.served import Deployment, Served
 
-Removal = Literal["gone", "draining", "absent"]
 _LOOK = 1.0
 """Seconds between two looks at everything."""
 
 log = structlog.get_logger()
-
-
-class WrongOwnerError(Exception):
-    """The Deployment belongs to another object; nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +51,31 @@ class Deployments:
         loads: Executor,
         on_load: Callable[[Load], None],
         memory: int | None = None,
+        *,
+        led: bool = False,
     ) -> None:
+        """``led``: somebody else judges and scales, who knows of other processes too."""
         self._tasks = tasks
         self._loads = loads
         self._on_load = on_load
         self._memory = memory
+        self._led = led
         self._by_name: dict[str, Deployment] = {}
         self._leaving: set[Deployment] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._looking = False
+
+    async def views(self) -> list[dict[str, object]]:
+        """Every Deployment, for the admin socket."""
+        return [each.view() for each in self.all()]
+
+    def order(self, name: str, order: Order) -> dict[str, object]:
+        """``put``, for the admin socket."""
+        return self.put(name, order).view()
+
+    async def remove(self, name: str, uid: str) -> Removal:
+        """``delete``, for the admin socket."""
+        return self.delete(name, uid)
 
     def get(self, name: str) -> Deployment | None:
         """The Deployment of that name, or None."""
@@ -129,6 +140,26 @@ class Deployments:
         self._start(self._leave(deployment, served))
         return "gone" if idle else "draining"
 
+    def settle(self, name: str, digest: str, *, take_over: bool) -> None:
+        """What is to become of the version that waits beside the one in force."""
+        deployment = self._by_name.get(name)
+        candidate = deployment.candidate if deployment is not None else None
+        if deployment is None or candidate is None or candidate.order.digest != digest:
+            return
+        if take_over:
+            self._promote(deployment, candidate)
+        else:
+            self._end_trial(deployment)
+
+    def set_lanes(self, name: str, number: int) -> None:
+        """Let so many runs of a model go on at once; none lets it sleep."""
+        deployment = self._by_name.get(name)
+        for served in deployment.versions() if deployment is not None else ():
+            if number == 0:
+                self._start(self._doze(served))
+            else:
+                served.queue.lanes = number
+
     def cancel(self) -> None:
         """Wait for no load and no drain any more: the process ends."""
         for task in self._running:
@@ -140,16 +171,14 @@ class Deployments:
         for deployment in self.all():
             for served in deployment.versions():
                 served.queue.give_up_hung()
-            self._judge(deployment, now)
-            self._scale(deployment)
+            if not self._led:
+                self._judge(deployment, now)
+                self._scale(deployment)
         self._save_memory()
 
     def _check_owner(self, deployment: Deployment, uid: str) -> None:
         if deployment.owner.uid != uid:
-            raise WrongOwnerError(
-                f"Deployment {deployment.name} belongs to uid {deployment.owner.uid}"
-                f" ({deployment.owner.key}), not to {uid}; delete that one or use another name"
-            )
+            raise WrongOwnerError(deployment.name, deployment.owner, uid)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = self._tasks.create_task(work)
@@ -191,10 +220,11 @@ class Deployments:
         served.queue.wake = lambda: self._start(self._wake(served))
         self._report(load)
         old, rollout = deployment.served, order.options.rollout
-        if old is None or rollout is None:
+        if old is None or (rollout is None and not self._led):
             self._promote(deployment, served)
-        else:
-            deployment.candidate = served
+            return
+        deployment.candidate = served
+        if rollout is not None:
             deployment.trial = Trial(rollout, old.runs, time.monotonic())
 
     def _promote(self, deployment: Deployment, served: Served) -> None:
@@ -295,9 +325,7 @@ class Deployments:
 def _load(order: Order) -> OnnxModel | Failure:
     """In a thread."""
     try:
-        options = order.options
-        rows = options.batching.max_rows
-        return OnnxModel.load(order.model_path, options.threads, options.providers, rows)
+        return OnnxModel.load(order.model_path, order.options)
     except ModelError as error:
         message = str(error)
     except Exception as error:

@@ -43,6 +43,11 @@ class Members:
         value = self._take(name, right, f"a number from {low} to {high}")
         return float(value) if isinstance(value, int | float) else default
 
+    def truth(self, name: str, *, default: bool) -> bool:
+        """Yes or no."""
+        value = self._take(name, lambda given: isinstance(given, bool), "true or false")
+        return value if isinstance(value, bool) else default
+
     def texts(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
         """A list of texts that is not empty."""
 

@@ -20,9 +20,12 @@ from prometheus_client.registry import Collector
 
 from windlass.serving.deployments import Load
 from windlass.serving.numbers import Histogram, Requests, Runs
-from windlass.serving.served import Deployment, Served
+from windlass.serving.served import Deployment
+from windlass.serving.snapshot import ProcessNumbers, Snapshot, VersionNumbers
+from windlass.serving.usage import Usage
 
 Numbers = Callable[[Runs], float]
+Versions = Sequence[tuple[str, str, VersionNumbers]]
 
 _TRITON: Sequence[tuple[str, str, Numbers]] = (
     ("nv_inference_request_success", "Requests answered.", lambda r: r.successes),
@@ -37,82 +40,132 @@ _BATCHES = tuple(1 << power for power in range(11))
 
 
 class Metrics:
-    """All series of one process."""
+    """The counters of one process."""
 
     def __init__(self) -> None:
         self.under_way = 0
         """Inference requests that wait or run."""
-        self._loads: dict[tuple[str, str], int] = {}
-        self._load_seconds: dict[str, tuple[int, float]] = {}
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        self._sources: _Sources | None = None
+        self._loads: dict[str, dict[str, int]] = {}
+        self._load_seconds: dict[str, float] = {}
+        self._process = ProcessCollector(registry=None)
+        self._deployments: Callable[[], list[Deployment]] = list
+        self._strangers = Requests()
+        self._usage = Usage()
 
-    def watch(self, deployments: Callable[[], list[Deployment]], strangers: Requests) -> None:
+    def watch(
+        self, deployments: Callable[[], list[Deployment]], strangers: Requests, usage: Usage
+    ) -> None:
         """Say where the numbers are."""
-        self._sources = _Sources(self, deployments, strangers)
-        self._registry.register(self._sources)
+        self._deployments, self._strangers, self._usage = deployments, strangers, usage
 
     def load_ended(self, load: Load) -> None:
         """Count one load."""
-        key = load.deployment, load.result
-        self._loads[key] = self._loads.get(key, 0) + 1
-        count, seconds = self._load_seconds.get(load.deployment, (0, 0.0))
-        self._load_seconds[load.deployment] = count + 1, seconds + load.seconds
+        results = self._loads.setdefault(load.deployment, {})
+        results[load.result] = results.get(load.result, 0) + 1
+        seconds = self._load_seconds.get(load.deployment, 0.0)
+        self._load_seconds[load.deployment] = seconds + load.seconds
 
-    def loads(self) -> Iterator[Metric]:
-        """Series of loads."""
-        loads = CounterMetricFamily(
-            "windlass_serving_loads",
-            "Versions loaded, by result: ok, failed or superseded.",
-            labels=["deployment", "result"],
+    def snapshot(self) -> Snapshot:
+        """How everything stands."""
+        return Snapshot(
+            process=self._of_process(),
+            under_way=self.under_way,
+            strangers=self._strangers,
+            deployments={each.name: each.numbers() for each in self._deployments()},
+            loads=self._loads,
+            load_seconds=self._load_seconds,
+            usage=self._usage.counts(),
         )
-        for key, count in self._loads.items():
-            loads.add_metric(key, count)
-        yield loads
-        seconds = CounterMetricFamily(
-            "windlass_serving_load_seconds",
-            "Time spent on loading and probing versions.",
-            labels=["deployment"],
-        )
-        for name, (_, total) in self._load_seconds.items():
-            seconds.add_metric([name], total)
-        yield seconds
 
     def page(self) -> bytes:
         """The text that Prometheus scrapes."""
-        return generate_latest(self._registry)
+        return page_of(self.snapshot())
+
+    def _of_process(self) -> ProcessNumbers:
+        found = {
+            sample.name: sample.value
+            for family in self._process.collect()
+            for sample in family.samples
+        }
+        return ProcessNumbers(
+            count=1,
+            cpu_seconds=found.get("process_cpu_seconds_total", 0.0),
+            resident=found.get("process_resident_memory_bytes", 0.0),
+            virtual=found.get("process_virtual_memory_bytes", 0.0),
+            open_fds=found.get("process_open_fds", 0.0),
+            max_fds=found.get("process_max_fds", 0.0),
+            started=found.get("process_start_time_seconds", 0.0),
+        )
 
 
-class _Sources(Collector):
+def page_of(snapshot: Snapshot) -> bytes:
+    """The text that Prometheus scrapes, of one process or of several."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Series(snapshot))
+    return generate_latest(registry)
+
+
+class _Series(Collector):
     """Makes series of what was counted."""
 
-    def __init__(
-        self, metrics: Metrics, deployments: Callable[[], list[Deployment]], strangers: Requests
-    ) -> None:
-        self._metrics = metrics
-        self._deployments = deployments
-        self._strangers = strangers
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing beforehand: the registry is for one page."""
+        return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        deployments = self._deployments()
+        snapshot = self._snapshot
+        yield from _process(snapshot.process)
         yield GaugeMetricFamily(
             "windlass_serving_requests_in_flight",
             "Inference requests that wait or run.",
-            value=self._metrics.under_way,
+            value=snapshot.under_way,
         )
-        yield from _requests([(each.name, each.requests) for each in deployments], self._strangers)
-        yield from self._metrics.loads()
-        served = [
-            (deployment.name, version)
-            for deployment in deployments
-            for version in deployment.versions()
+        yield from _requests(snapshot)
+        yield from _loads(snapshot)
+        versions = [
+            (name, version, numbers)
+            for name, deployment in snapshot.deployments.items()
+            for version, numbers in deployment.versions.items()
         ]
-        yield from _triton(served)
-        yield from _queues(served)
+        yield from _triton(versions)
+        yield from _queues(versions)
 
 
-def _requests(named: Sequence[tuple[str, Requests]], strangers: Requests) -> Iterator[Metric]:
+def _process(process: ProcessNumbers) -> Iterator[Metric]:
+    gauge, counter = GaugeMetricFamily, CounterMetricFamily
+    yield gauge("windlass_serving_processes", "Processes that serve.", value=process.count)
+    yield counter("process_cpu_seconds", "Of user and system.", value=process.cpu_seconds)
+    yield gauge("process_resident_memory_bytes", "Memory that is held.", value=process.resident)
+    yield gauge("process_virtual_memory_bytes", "Addresses in use.", value=process.virtual)
+    yield gauge("process_open_fds", "Open files.", value=process.open_fds)
+    yield gauge("process_max_fds", "Files of one process, at most.", value=process.max_fds)
+    yield gauge("process_start_time_seconds", "Since 1970.", value=process.started)
+
+
+def _loads(snapshot: Snapshot) -> Iterator[Metric]:
+    loads = CounterMetricFamily(
+        "windlass_serving_loads",
+        "Versions loaded, by result: ok, failed or superseded.",
+        labels=["deployment", "result"],
+    )
+    for name, results in snapshot.loads.items():
+        for result, count in results.items():
+            loads.add_metric([name, result], count)
+    yield loads
+    seconds = CounterMetricFamily(
+        "windlass_serving_load_seconds",
+        "Time spent on loading and probing versions.",
+        labels=["deployment"],
+    )
+    for name, total in snapshot.load_seconds.items():
+        seconds.add_metric([name], total)
+    yield seconds
+
+
+def _requests(snapshot: Snapshot) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "windlass_serving_requests",
         "Inference requests answered, by Deployment and HTTP status.",
@@ -129,7 +182,8 @@ def _requests(named: Sequence[tuple[str, Requests]], strangers: Requests) -> Ite
     app = HistogramMetricFamily(
         "app_response_time_seconds", "Time of answers.", labels=["model", "application"]
     )
-    for name, numbers in (*named, ("", strangers)):
+    named = {name: each.requests for name, each in snapshot.deployments.items()}
+    for name, numbers in (*named.items(), ("", snapshot.strangers)):
         for code, number in numbers.by_code.items():
             requests.add_metric([name, str(code)], number)
         _add(seconds, [name], numbers.duration)
@@ -143,12 +197,12 @@ def _add(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histog
     family.add_metric(labels, histogram.cumulative(), histogram.seconds)
 
 
-def _triton(served: Sequence[tuple[str, Served]]) -> Iterator[Metric]:
+def _triton(versions: Versions) -> Iterator[Metric]:
     labels = ["model", "version"]
     for name, text, value in _TRITON:
         family = CounterMetricFamily(name, text, labels=labels)
-        for model, version in served:
-            family.add_metric([model, version.order.version], value(version.runs))
+        for model, version, numbers in versions:
+            family.add_metric([model, version], value(numbers.runs))
         # Triton's counters have no _total at the end; a gauge is written without one.
         yield _bare(family)
     executions = CounterMetricFamily("nv_inference_exec_count", "Runs.", labels=labels)
@@ -158,12 +212,11 @@ def _triton(served: Sequence[tuple[str, Served]]) -> Iterator[Metric]:
     pending = GaugeMetricFamily(
         "nv_inference_pending_request_count", "Requests that wait.", labels=labels
     )
-    for model, version in served:
-        named = [model, version.order.version]
-        executions.add_metric(named, version.queue.executions)
-        pending.add_metric(named, len(version.queue.waiting))
-        for reason, number in version.runs.by_reason.items():
-            failures.add_metric([*named, reason], number)
+    for model, version, numbers in versions:
+        executions.add_metric([model, version], numbers.executions)
+        pending.add_metric([model, version], numbers.pending)
+        for reason, number in numbers.runs.by_reason.items():
+            failures.add_metric([model, version, reason], number)
     yield from (_bare(executions), _bare(failures), pending)
 
 
@@ -175,7 +228,7 @@ def _bare(counter: CounterMetricFamily) -> Metric:
     return plain
 
 
-def _queues(served: Sequence[tuple[str, Served]]) -> Iterator[Metric]:
+def _queues(versions: Versions) -> Iterator[Metric]:
     labels = ["deployment", "version"]
     sizes = HistogramMetricFamily(
         "windlass_serving_batch_rows", "Rows of a run of the model.", labels=labels
@@ -183,10 +236,10 @@ def _queues(served: Sequence[tuple[str, Served]]) -> Iterator[Metric]:
     lanes = GaugeMetricFamily(
         "windlass_serving_replicas", "Runs of the model that may go on at once.", labels=labels
     )
-    for name, version in served:
-        named = [name, version.order.version]
-        lanes.add_metric(named, version.queue.lanes)
-        runs = {rows: count for rows, (count, _) in version.queue.batches.items()}
+    for name, version, numbers in versions:
+        named = [name, version]
+        lanes.add_metric(named, numbers.lanes)
+        runs = {rows: count for rows, (count, _) in numbers.batches.items()}
         buckets = [
             (str(bound), sum(count for rows, count in runs.items() if rows <= bound))
             for bound in _BATCHES

@@ -7,6 +7,8 @@ their time, so that requests go on meanwhile.
 from __future__ import annotations
 
 import ctypes
+import gc
+import mmap
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from windlass.serving.orders import CPU, Options
 from windlass.serving.tensors import DATATYPES, Array, Signature, TensorSpec
 
 _ONNX_TYPES = {
@@ -25,8 +28,9 @@ _ONNX_TYPES = {
     "tensor(double)": "FP64",
     **{f"tensor({name.lower()})": name for name in DATATYPES if "INT" in name},
 }
-CPU = "CPUExecutionProvider"
 _FATAL_ONLY = 4
+_LOCATION = b"\n\x08location\x12"
+"""Before the name of a file with weights, whose length is the next byte."""
 _SOURCE_FILE = re.compile(r"/onnxruntime_src/\S+ ")
 
 
@@ -58,15 +62,17 @@ class OnnxModel:
         """(rows, seconds) of the runs of that trial."""
 
     @classmethod
-    def load(
-        cls, path: Path, threads: int, providers: Sequence[str] = (CPU,), most_rows: int = 32
-    ) -> OnnxModel:
-        """Read the file and run it once on zeros. Raises ModelError."""
+    def load(cls, path: Path, wanted: Options) -> OnnxModel:
+        """Read the file and run it once on zeros. Raises ModelError.
+
+        By its path: weights that lie beside it are mapped, and never in the memory twice.
+        """
+        threads, providers = wanted.threads, wanted.providers
         _check_file(path)
         _check_providers(providers)
         try:
             session = onnxruntime.InferenceSession(
-                str(path), _options(threads), providers=list(providers)
+                str(path), _options(wanted), providers=list(providers)
             )
         except Exception as error:  # the runtime's exceptions share no base
             raise ModelError(
@@ -75,9 +81,9 @@ class OnnxModel:
         model = cls(session, _signature(session))
         if threads == 1 and providers[0] == CPU:
             model.clock = time.thread_time
-        model.size = path.stat().st_size
+        model.size = _size(path)
         model._probe()
-        if most_rows > 1:
+        if wanted.batching.max_rows > 1:
             trial = Trial(model)
             model.batches = trial.rows_are_independent()
             model.curve = trial.curve
@@ -100,6 +106,8 @@ class OnnxModel:
     def close(self) -> None:
         """Give the memory back. Nothing may run any more."""
         self._session = None
+        # Versions before this one may be in circles, which nothing else would look at for long.
+        gc.collect()
         trim_memory()
 
     def _probe(self) -> None:
@@ -209,9 +217,27 @@ def _check_providers(wanted: Sequence[str]) -> None:
         )
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def _size(path: Path) -> int:
+    """Bytes of the model, with the weights that lie in files beside it."""
+    total = path.stat().st_size
+    if not total:
+        return 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        names = set()
+        at = content.find(_LOCATION)
+        while at != -1:
+            start = at + len(_LOCATION) + 1
+            names.add(content[start : start + content[start - 1]].decode(errors="replace"))
+            at = content.find(_LOCATION, start)
+    beside = [path.parent / name for name in names]
+    return total + sum(each.stat().st_size for each in beside if each.is_file())
+
+
+def _options(wanted: Options) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = wanted.threads
+    if not wanted.prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     options.inter_op_num_threads = 1
     # Spinning threads take the cores from the other models of this process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

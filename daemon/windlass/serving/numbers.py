@@ -7,7 +7,14 @@ cannot fill the memory with series.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
+LARGEST: Final = {"several": "largest"}
+"""Marks a field of which, over several processes, the largest counts and not the sum."""
+PASSING: Final = {"several": "passing"}
+"""Marks a field that says how things stand: it ends with its process."""
 BUCKETS = (
     *(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
     *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0),
@@ -17,19 +24,27 @@ REASONS = {429: "REJECTED", 503: "REJECTED", 499: "CANCELED", 504: "CANCELED", 5
 """Triton's words for failures, by HTTP status; any other is OTHER."""
 
 
+@dataclass(slots=True)
 class Histogram:
     """Durations by bucket."""
 
-    __slots__ = ("counts", "seconds")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS) + 1)
-        self.seconds = 0.0
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    seconds: float = 0.0
 
     def add(self, seconds: float) -> None:
         """Note one duration."""
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
+
+    def add_all(self, durations: Sequence[float]) -> None:
+        """Note several, which mostly fall into the same bucket."""
+        first, last = bisect_left(BUCKETS, min(durations)), bisect_left(BUCKETS, max(durations))
+        if first == last:
+            self.counts[first] += len(durations)
+            self.seconds += sum(durations)
+        else:
+            for seconds in durations:
+                self.add(seconds)
 
     def cumulative(self) -> list[tuple[str, int]]:
         """(upper bound, how many are within it), as Prometheus wants it."""
@@ -40,19 +55,22 @@ class Histogram:
         return found
 
 
+@dataclass(slots=True)
 class Requests:
     """Answers to inference requests, over all versions of one Deployment."""
 
-    __slots__ = ("by_code", "duration")
-
-    def __init__(self) -> None:
-        self.by_code: dict[int, int] = {}
-        self.duration = Histogram()
+    by_code: dict[int, int] = field(default_factory=dict)
+    duration: Histogram = field(default_factory=Histogram)
 
     def ended(self, code: int, seconds: float) -> None:
         """Note one answer."""
         self.by_code[code] = self.by_code.get(code, 0) + 1
         self.duration.add(seconds)
+
+    def answered(self, durations: Sequence[float]) -> None:
+        """Note several good answers."""
+        self.by_code[200] = self.by_code.get(200, 0) + len(durations)
+        self.duration.add_all(durations)
 
     @property
     def total(self) -> int:
@@ -67,33 +85,24 @@ class Requests:
         return self.total - self.ok
 
 
+@dataclass(slots=True)
 class Runs:
     """What became of the requests of one version, in the parts that Triton tells apart."""
 
-    __slots__ = (
-        "by_reason",
-        "compute",
-        "failed_seconds",
-        "failures",
-        "last",
-        "queue",
-        "reading",
-        "rows",
-        "seconds",
-        "server_errors",
-        "successes",
-        "total",
-        "writing",
-    )
-
-    def __init__(self) -> None:
-        self.successes = self.failures = self.rows = self.server_errors = 0
-        self.seconds = self.failed_seconds = 0.0
-        self.reading = self.queue = self.compute = self.writing = 0.0
-        self.by_reason: dict[str, int] = {}
-        self.last = 0.0
-        """When the last request was answered, by ``time.perf_counter``."""
-        self.total = Histogram()
+    successes: int = 0
+    failures: int = 0
+    rows: int = 0
+    server_errors: int = 0
+    seconds: float = 0.0
+    failed_seconds: float = 0.0
+    reading: float = 0.0
+    queue: float = 0.0
+    compute: float = 0.0
+    writing: float = 0.0
+    by_reason: dict[str, int] = field(default_factory=dict)
+    last: float = field(default=0.0, metadata=LARGEST)
+    """When the last request was answered, by ``time.perf_counter``."""
+    total: Histogram = field(default_factory=Histogram)
 
     def failed(self, status: int, seconds: float) -> None:
         """Note a request without an answer."""

@@ -10,18 +10,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from windlass.serving.batching import Batching
 from windlass.serving.members import Members
-from windlass.serving.model import CPU
 from windlass.serving.rollout import Rollout, Way
 from windlass.serving.scaling import Autoscaling, Metric
 
+CPU = "CPUExecutionProvider"
 MAX_THREADS = 256
 FIELDS = ("install", "uid", "key", "digest", "model_path")
 Access = Literal["public", "keys"]
+Removal = Literal["gone", "draining", "absent"]
+"""What became of a Deployment that is to go."""
 METRICS: tuple[Metric, ...] = ("requestsPerSecond", "concurrency", "latency")
 WAYS: tuple[Way, ...] = ("canary", "shadow")
 _HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How requests of one model are gathered."""
+
+    max_rows: int = 32
+    """Rows of one run; 1 turns batching off."""
+    max_delay: float | None = None
+    """Seconds that a lane may linger for batch-mates; None lets the learned cost decide."""
+    max_waiting: int = 1024
+    """Requests that may wait; more are told to come again."""
+    max_run: float = 60.0
+    """Seconds after which a run counts as hung: its lane is given up, another takes its place."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,8 @@ class Options:
     """Inferences that may run at the same time."""
     batching: Batching = field(default_factory=Batching)
     providers: tuple[str, ...] = (CPU,)
+    prepack: bool = True
+    """Whether weights are copied into the order that computes fastest."""
     autoscaling: Autoscaling | None = None
     rollout: Rollout | None = None
     access: Access = "public"
@@ -42,7 +59,7 @@ class Options:
     @property
     def model(self) -> tuple[object, ...]:
         """What decides how the model is loaded."""
-        return self.threads, self.batching, self.providers
+        return self.threads, self.batching, self.providers, self.prepack
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,8 @@ class Order:
     options: Options = field(default_factory=Options)
     artifact: str | None = None
     """Digest of the model file, if whoever orders wants to say."""
+    body: bytes = field(default=b"", compare=False, repr=False)
+    """The order as it came."""
 
     @property
     def version(self) -> str:
@@ -69,6 +88,24 @@ class Order:
             self.artifact is not None
             and (self.artifact, self.model_path) == (other.artifact, other.model_path)
             and self.options.model == other.options.model
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The last change that could not be made."""
+
+    digest: str
+    message: str
+
+
+class WrongOwnerError(Exception):
+    """The Deployment belongs to another object; nothing was changed."""
+
+    def __init__(self, name: str, owner: Order, uid: str) -> None:
+        super().__init__(
+            f"Deployment {name} belongs to uid {owner.uid}"
+            f" ({owner.key}), not to {uid}; delete that one or use another name"
         )
 
 
@@ -102,7 +139,7 @@ def parse_order(body: bytes) -> Order:
     if faults:
         raise ValueError("; ".join(faults))
     install, uid, key, digest, path = (document[field] for field in FIELDS)
-    return Order(install, uid, key, digest, Path(path), found, artifact)
+    return Order(install, uid, key, digest, Path(path), found, artifact, body)
 
 
 def _is_digest(text: str) -> bool:
@@ -122,6 +159,7 @@ def _options(given: Members) -> Options:
         replicas=given.whole("replicas", 1, 0, 1000),
         batching=batching,
         providers=given.texts("providers", (CPU,)),
+        prepack=given.truth("prepack", default=True),
         autoscaling=_autoscaling(given.part("autoscaling")),
         rollout=_rollout(given.part("rollout")),
         access=given.word("access", ("public", "keys")),

@@ -11,39 +11,52 @@ field to change.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from windlass.serving.access import credential_of
 from windlass.serving.deployments import Deployments
 from windlass.serving.http import Head, Reply, json_reply, refusal
 from windlass.serving.inference import Inference
-from windlass.serving.metrics import Metrics
+from windlass.serving.metrics import Metrics, page_of
 from windlass.serving.oip import PLATFORM, model_metadata, server_metadata
 from windlass.serving.served import Deployment, Served
+from windlass.serving.snapshot import Snapshot, VersionNumbers
 from windlass.serving.tensors import TensorSpec
 
 GET = frozenset({"GET", "HEAD"})
 POST = frozenset({"POST"})
+Answer = Reply | Awaitable[Reply]
+"""Of a page that must ask other processes first, a promise."""
+Whole = Callable[[], Awaitable[Snapshot]]
+"""Gives the numbers of all processes of the Target."""
 _TRITON_TYPES = {"FP16": "TYPE_FP16", "BYTES": "TYPE_STRING"}
 
 
 @dataclass(frozen=True)
 class Page:
-    """One route that is answered at once."""
+    """One route that asks no model."""
 
-    answer: Callable[[Head, bytes], Reply]
+    answer: Callable[[Head, bytes], Answer]
     methods: frozenset[str] = GET
 
 
 class Pages:
     """All of them."""
 
-    def __init__(self, inference: Inference, metrics: Metrics, version: str) -> None:
+    def __init__(
+        self,
+        inference: Inference,
+        metrics: Metrics,
+        version: str,
+        whole: Whole | None = None,
+    ) -> None:
+        """``whole`` is for a process that is one of several."""
         self._inference = inference
         self._deployments = inference.deployments
         self._metrics = metrics
         self._version = version
+        self._whole = whole
 
     def find(self, parts: list[str]) -> Page | None:
         """The page of a path, cut at its slashes."""
@@ -82,12 +95,10 @@ class Pages:
         views: Mapping[str, Callable[[Deployment, Served], object]] = {
             "metadata": lambda d, s: model_metadata(d.name, s.order.version, s.model.signature),
             "ready": lambda d, s: {"name": d.name, "ready": True},
-            "stats": lambda d, s: {"model_stats": [statistics(d, s)]},
             "config": configuration,
         }
-        view = views[rest]
 
-        def answer(head: Head, body: bytes) -> Reply:
+        def answer(head: Head, body: bytes) -> Answer:
             found = self._inference.find(name, version)
             if isinstance(found, Reply):
                 return found
@@ -95,12 +106,22 @@ class Pages:
                 key = self._inference.admit(*found, credential_of(head.headers))
                 if isinstance(key, Reply):
                     return key
-            return json_reply(200, view(*found))
+            if rest == "stats":
+                served = found[1].order.version
+                return self._of_all(lambda now: _statistics_page(now, name, served))
+            return json_reply(200, views[rest](*found))
 
         return Page(answer)
 
-    def _scrape(self) -> Reply:
-        return Reply(200, self._metrics.page(), "text/plain; version=0.0.4; charset=utf-8")
+    def _of_all(self, view: Callable[[Snapshot], Reply]) -> Answer:
+        """A page of what all processes have counted; at once where there is but this one."""
+        if self._whole is None:
+            return view(self._metrics.snapshot())
+        return _promised(self._whole(), view)
+
+    def _scrape(self) -> Answer:
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        return self._of_all(lambda now: Reply(200, page_of(now), kind))
 
     def _ping(self) -> Reply:
         """Ready for SageMaker when something is served."""
@@ -119,13 +140,8 @@ class Pages:
         version = {"version": found[1].order.version, "state": "AVAILABLE", "status": status}
         return json_reply(200, {"name": name, "ready": True, "model_version_status": [version]})
 
-    def _all_statistics(self) -> Reply:
-        stats = [
-            statistics(deployment, version)
-            for deployment in self._deployments.all()
-            for version in deployment.versions()
-        ]
-        return json_reply(200, {"model_stats": stats})
+    def _all_statistics(self) -> Answer:
+        return self._of_all(_statistics_page)
 
     def _index(self, head: Head, body: bytes) -> Reply:
         try:
@@ -134,6 +150,14 @@ class Pages:
         except (ValueError, AttributeError):
             return refusal(400, 'the body is no JSON object; send {} or {"ready": true}')
         return json_reply(200, index(self._deployments, ready_only=ready_only))
+
+
+async def _promised(whole: Awaitable[Snapshot], view: Callable[[Snapshot], Reply]) -> Reply:
+    return view(await whole)
+
+
+def _statistics_page(now: Snapshot, name: str | None = None, version: str = "") -> Reply:
+    return json_reply(200, {"model_stats": all_statistics(now, name, version)})
 
 
 def _fixed(document: object) -> Page:
@@ -154,7 +178,7 @@ def load_or_unload(inference: Inference, name: str, wish: str) -> Reply:
         return found
     if wish == "load":
         return json_reply(200, {})
-    text = "is served because its spec says so; remove the document, or suspend it"
+    text = "is served because its spec says so; remove the document to end that"
     return refusal(403, f"model {name} {text}")
 
 
@@ -168,20 +192,32 @@ def _entry(deployment: Deployment) -> dict[str, str]:
     return {"name": deployment.name, "version": version, "state": state, "reason": reason}
 
 
-def statistics(deployment: Deployment, served: Served) -> dict[str, object]:
+def all_statistics(
+    now: Snapshot, name: str | None = None, version: str = ""
+) -> list[dict[str, object]]:
+    """Triton's statistics of every version, or of one."""
+    return [
+        statistics(model, each, numbers)
+        for model, deployment in now.deployments.items()
+        for each, numbers in deployment.versions.items()
+        if name is None or (model, each) == (name, version)
+    ]
+
+
+def statistics(name: str, version: str, numbers: VersionNumbers) -> dict[str, object]:
     """Triton's statistics of one version; times in nanoseconds."""
-    runs, queue = served.runs, served.queue
+    runs = numbers.runs
 
     def part(count: int, seconds: float) -> dict[str, int]:
         return {"count": count, "ns": round(seconds * 1e9)}
 
     ok = runs.successes
     return {
-        "name": deployment.name,
-        "version": served.order.version,
-        "last_inference": served.last_answer_ms(),
+        "name": name,
+        "version": version,
+        "last_inference": numbers.last_answer_ms(),
         "inference_count": runs.rows,
-        "execution_count": queue.executions,
+        "execution_count": numbers.executions,
         "inference_stats": {
             "success": part(ok, runs.seconds),
             "fail": part(runs.failures, runs.failed_seconds),
@@ -195,11 +231,11 @@ def statistics(deployment: Deployment, served: Served) -> dict[str, object]:
         "batch_stats": [
             {
                 "batch_size": rows,
-                "compute_input": part(count, 0),
-                "compute_infer": part(count, seconds),
-                "compute_output": part(count, 0),
+                "compute_input": part(int(count), 0),
+                "compute_infer": part(int(count), seconds),
+                "compute_output": part(int(count), 0),
             }
-            for rows, (count, seconds) in sorted(queue.batches.items())
+            for rows, (count, seconds) in sorted(numbers.batches.items())
         ],
     }
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BACKLOG = 2048
+STOP_GRACE = 30
+"""Seconds that requests under way get at a stop."""
 EXIT_FAILED = 1
 EXIT_CANNOT_WRITE = 73
 EXIT_ALREADY_RUNS = 75
@@ -71,6 +73,21 @@ class Folder:
             os.close(directory)
         return listener
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a process holds it, this one or another."""
+        try:
+            lock = os.open(self.path / "serving.lock", os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
     def announce(self, host: str, port: int, version: str, **more: float | None) -> None:
         """Say in ``serving.json`` that this process listens, and where. Raises StartError."""
         document = {
@@ -109,6 +126,15 @@ class Folder:
         draft = self.path / f".{name}"  # the lock makes this process its only writer
         draft.write_text(json.dumps(document))
         draft.replace(self.path / name)
+
+
+def reachable(path: Path) -> str:
+    """A name for a unix socket by way of its folder, which stays open.
+
+    A socket's path must be shorter than 108 bytes, and a state folder may lie deep.
+    """
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    return f"/proc/self/fd/{directory}/{path.name}"
 
 
 def public_socket(host: str, port: int) -> socket.socket:
@@ -171,6 +197,30 @@ class Place:
     """Bytes that all models together may take; None: as much as there is."""
     logged: float = 0.0
     """Share of the requests that the log tells of."""
+    idle: float | None = None
+    """Seconds after which a process ends that has nothing to do; None: never."""
+    processes: int = 1
+    """That serve, at most."""
+    hung: float = 10.0
+    """Seconds without an answer after which one of several processes is replaced."""
+    lead: Lead | None = None
+    """Of a worker: what it has from its supervisor."""
+
+    def said(self, grpc_port: int | None) -> dict[str, float | None]:
+        """What else ``serving.json`` says, for the adapter to compare with the Target."""
+        asked = {"grpc_port": grpc_port, "memory": self.memory, "tls": self.tls is not None}
+        rest = {"access_log": self.logged, "idle": self.idle, "processes": self.processes}
+        return {**asked, **rest}
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What a worker has from its supervisor."""
+
+    admin: Path
+    """The supervisor's admin socket."""
+    http: int
+    """Descriptor of the listening socket."""
 
 
 def start_ticks() -> int:

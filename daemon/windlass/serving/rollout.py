@@ -58,6 +58,15 @@ class Trial:
         self._began = began
         self._before = tally(old)
 
+    def told(self, version: str, runs: Runs) -> str:
+        """How it stands, in a sentence."""
+        rollout = self.rollout
+        return (
+            f"version {version} is tried as a {rollout.way} with"
+            f" {rollout.weight} % of the requests; {runs.successes} answered,"
+            f" {runs.failures} refused, {self.mismatches} otherwise than the old version"
+        )
+
     def verdict(self, old: Runs, new: Runs, now: float) -> str | Literal[True] | None:
         """True: take over. A text: why not. None: nothing is known yet."""
         rollout, ours = self.rollout, tally(new)

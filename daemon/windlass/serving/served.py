@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass
 from typing import Literal
 
 from windlass.serving.batching import BatchQueue
 from windlass.serving.model import OnnxModel
 from windlass.serving.numbers import Requests, Runs
-from windlass.serving.orders import Order
+from windlass.serving.orders import Failure, Order
 from windlass.serving.reading import Reader
 from windlass.serving.rollout import Trial
 from windlass.serving.scaling import Load as LoadNow
 from windlass.serving.scaling import Scaler
+from windlass.serving.snapshot import DeploymentNumbers, VersionNumbers
 from windlass.serving.writing import Labels
 
 WHATEVER = "1"
@@ -24,19 +24,12 @@ WHATEVER = "1"
 State = Literal["Progressing", "Live", "Failed"]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """The last change that could not be made."""
-
-    digest: str
-    message: str
-
-
 class Served:
     """A loaded version, and all that its requests need."""
 
     def __init__(self, name: str, order: Order, model: OnnxModel) -> None:
         self.order = order
+        self.guarded = order.options.access == "keys"
         self.model = model
         self.queue = BatchQueue(model, order.options.batching, order.options.replicas)
         self.reader = Reader(model.signature)
@@ -49,6 +42,7 @@ class Served:
     def adopt(self, name: str, order: Order) -> None:
         """Follow a new order that needs no other model."""
         self.order = order
+        self.guarded = order.options.access == "keys"
         self.labels = Labels(name, order.version)
         if order.options.autoscaling is None:
             self.queue.lanes = order.options.replicas
@@ -58,11 +52,18 @@ class Served:
         """By ``time.perf_counter``."""
         return self.runs.last or self.born
 
-    def last_answer_ms(self) -> int:
-        """When the last request was answered, in milliseconds since 1970; 0 for never."""
-        if not self.runs.last:
-            return 0
-        return round((time.time() - (time.perf_counter() - self.runs.last)) * 1000)
+    def numbers(self) -> VersionNumbers:
+        """What was counted, and how it stands."""
+        queue = self.queue
+        batches = {rows: [count, seconds] for rows, (count, seconds) in queue.batches.items()}
+        return VersionNumbers(
+            runs=self.runs,
+            executions=queue.executions,
+            batches=batches,
+            pending=len(queue.waiting),
+            busy=queue.busy,
+            lanes=0 if queue.asleep else queue.lanes,
+        )
 
 
 class Deployment:
@@ -112,6 +113,13 @@ class Deployment:
     def versions(self) -> list[Served]:
         """What is loaded and answers."""
         return [each for each in (self.served, self.candidate) if each is not None]
+
+    def numbers(self) -> DeploymentNumbers:
+        """What was counted, over all versions and by version."""
+        versions = {each.order.version: each.numbers() for each in self.versions()}
+        if self.candidate is not None and self.trial is not None:
+            versions[self.candidate.order.version].mismatches = self.trial.mismatches
+        return DeploymentNumbers(self.requests, versions)
 
     def scale(self) -> int | None:
         """Look at the last second; how many replicas there should be. None without a served model.
@@ -167,10 +175,6 @@ class Deployment:
         if self.failure is not None:
             return self.failure.message
         if self.candidate is not None and self.trial is not None:
-            rollout, runs = self.trial.rollout, self.candidate.runs
-            return (
-                f"version {self.candidate.order.version} is tried as a {rollout.way} with"
-                f" {rollout.weight} % of the requests; {runs.successes} answered,"
-                f" {runs.failures} refused, {self.trial.mismatches} otherwise than the old version"
-            )
-        return ""
+            return self.trial.told(self.candidate.order.version, self.candidate.runs)
+        hung = self.served.queue.hung if self.served is not None else 0
+        return f"{hung} replicas hung and were replaced" if hung else ""

@@ -33,6 +33,13 @@ class Usage:
             found = self._counts[deployment, key] = [0, 0]
         return found
 
+    def counts(self) -> dict[str, dict[str, list[int]]]:
+        """All of them, by Deployment and key."""
+        found: dict[str, dict[str, list[int]]] = {}
+        for (deployment, key), pair in self._counts.items():
+            found.setdefault(deployment, {})[key] = list(pair)
+        return found
+
     def write(self) -> None:
         """Keep what was counted, if it is more than last time."""
         if self._file is None:

@@ -1,7 +1,7 @@
 """Hours of load with a swap every few seconds: no failed request, no memory that grows.
 
-``make soak-serving MINUTES=1440``. Clients check every answer; at the end the slope of the resident
-memory is printed, over the second half, in KiB an hour. Exit code 1 when a request failed.
+``make soak-serving MINUTES=1440``. Clients check every answer; at the end the slope of its
+own memory is printed, over the second half, in KiB an hour. Exit code 1 when a request failed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SWAP = 5.0
 
 
 def resident(serving: Serving) -> int:
-    """KiB of memory that the process holds."""
+    """KiB of memory that is the process's own: pages of libraries come as they are used."""
     status = Path(f"/proc/{serving.process.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
+    return next(int(line.split()[1]) for line in status.splitlines() if "RssAnon" in line)
 
 
 def ask(url: str, stop: threading.Event, answered: list[int], faults: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -17,12 +16,11 @@ from windlass.serving.access import credential_of
 from windlass.serving.grpc_v2 import inference_pb2 as pb
 from windlass.serving.grpc_v2.messages import MessageForm
 from windlass.serving.http import Limits, Reply
-from windlass.serving.inference import Caller, Inference
-from windlass.serving.listener import STOP_GRACE
+from windlass.serving.inference import Inference, Waiting
 from windlass.serving.metrics import Metrics
 from windlass.serving.oip import model_metadata, server_metadata
-from windlass.serving.pages import index, load_or_unload, statistics
-from windlass.serving.process import Certificate, Place, port_in_use
+from windlass.serving.pages import Whole, all_statistics, index, load_or_unload
+from windlass.serving.process import STOP_GRACE, Certificate, Place, port_in_use
 
 SERVICE = "inference.GRPCInferenceService"
 _CODES = {
@@ -62,10 +60,13 @@ class RefusedError(Exception):
 class Calls:
     """The methods of the protocol."""
 
-    def __init__(self, inference: Inference, metrics: Metrics, version: str) -> None:
+    def __init__(
+        self, inference: Inference, metrics: Metrics, version: str, whole: Whole | None = None
+    ) -> None:
         self._inference = inference
         self._metrics = metrics
         self._version = version
+        self._whole = whole
 
     async def live(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -89,14 +90,15 @@ class Calls:
         return _filled(pb.ModelMetadataResponse, document)
 
     async def stats(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        if not request.name:
-            every = self._inference.deployments.all()
-            found = [statistics(d, version) for d in every for version in d.versions()]
-            return _filled(pb.ModelStatisticsResponse, {"model_stats": found})
-        one = self._inference.find(request.name, request.version or None)
-        if isinstance(one, Reply):
-            raise RefusedError(one)
-        return _filled(pb.ModelStatisticsResponse, {"model_stats": [statistics(*one)]})
+        named: tuple[str, str] | None = None
+        if request.name:
+            one = self._inference.find(request.name, request.version or None)
+            if isinstance(one, Reply):
+                raise RefusedError(one)
+            named = one[0].name, one[1].order.version
+        now = self._metrics.snapshot() if self._whole is None else await self._whole()
+        stats = all_statistics(now, *named) if named else all_statistics(now)
+        return _filled(pb.ModelStatisticsResponse, {"model_stats": stats})
 
     async def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         entries = index(self._inference.deployments, ready_only=request.ready)
@@ -114,20 +116,14 @@ class Calls:
 
     async def infer(self, request: pb.ModelInferRequest, context: Context) -> bytes:
         """The answer's message, as bytes. Raises RefusedError."""
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-        def answer(reply: Reply) -> None:
-            if not future.done():
-                future.set_result(reply)
-
         begun = time.perf_counter()
         model = request.model_name, request.model_version or None
         self._metrics.under_way += 1
         try:
             form = MessageForm(request)
-            caller = Caller(answer, lambda: not future.done(), _credential(context))
-            self._inference.submit(form, model, b"", begun, caller)
-            reply = await future
+            waiting, key = Waiting(), _credential(context)
+            self._inference.submit(form, model, b"", begun, waiting, key)
+            reply = await waiting.answer()
         finally:
             self._metrics.under_way -= 1
         _raise_refusal(reply)

@@ -1,0 +1,402 @@
+"""Several processes serve one Target: together they are one server, and none is missed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rig import onnx_models
+from rig.serving import Serving, tensor, until
+
+ROW = {"inputs": [tensor("x", "FP32", [1, 2], [0, 0])]}
+BODY = json.dumps(ROW).encode()
+RETIREMENTS = 2
+
+
+class Fleet(Serving):
+    """A supervisor with its workers. Leaving kills all of them."""
+
+    def workers(self) -> dict[int, Path]:
+        """Folder by process id of each worker that takes part."""
+        found = {}
+        for folder in (self.state / "workers").glob("*"):
+            with suppress(OSError, ValueError):
+                found[int(json.loads((folder / "serving.json").read_text())["pid"])] = folder
+        return found
+
+    def processes(self) -> float:
+        """How many serve, by their own page."""
+        return self.series("windlass_serving_processes")
+
+    def series(self, name: str) -> float:
+        """One number of the page."""
+        lines = self.client.get("/metrics").text.splitlines()
+        return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    def kill(self) -> None:
+        super().kill()
+        for pid in self.workers():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+class Load:
+    """Clients that ask all the time, each answer checked; a new connection for each request."""
+
+    def __init__(self, fleet: Fleet, clients: int = 4, *, keep: bool = False) -> None:
+        self._port = fleet.port
+        self._keep = keep
+        self._stop = threading.Event()
+        self.values: Counter[tuple[float, float]] = Counter()
+        self.faults: list[str] = []
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def __enter__(self) -> Load:
+        for each in self._threads:
+            each.start()
+        until(lambda: sum(self.values.values()) > 10 or bool(self.faults), "the load is on")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        for each in self._threads:
+            each.join(60)
+
+    @property
+    def answers(self) -> int:
+        return sum(self.values.values())
+
+    def _ask(self) -> None:
+        client = HTTPConnection("127.0.0.1", self._port, timeout=60)
+        while not self._stop.is_set():
+            try:
+                status, body = posted(client)
+                assert status == 200, body
+                one, other = (tuple(o["data"]) for o in json.loads(body)["outputs"])
+            except (OSError, HTTPException, AssertionError) as error:
+                self.faults.append(f"{error!r}")
+                client.close()
+                continue
+            if one != other:
+                self.faults.append(f"mixed: {body!r}")
+            self.values[one] += 1
+            if not self._keep:
+                client.close()
+        client.close()
+
+
+def posted(client: HTTPConnection, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+    """One request; the connection is made if there is none."""
+    client.request("POST", "/v2/models/m/infer", BODY, dict(headers or {}))
+    answer = client.getresponse()
+    return answer.status, answer.read()
+
+
+def once(fleet: Serving, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+    """One request on a connection of its own."""
+    with closing(HTTPConnection("127.0.0.1", fleet.port, timeout=60)) as client:
+        return posted(client, headers)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One for all tests: two processes take a while to start."""
+    state = tmp_path_factory.mktemp("fleet") / "state"
+    with Fleet(state, 0, "--processes", "2", "--hung-after", "3") as found:
+        yield found
+
+
+@pytest.fixture
+def both(fleet: Fleet) -> Fleet:
+    """A model that two processes serve, whatever the test before has done."""
+    if fleet.process.poll() is not None:
+        fleet.start()
+    fleet.admin.delete("/deployments/m", params={"uid": "u1"})
+    fleet.deploy("m", one(fleet), replicas=2)
+    until(lambda: fleet.processes() == 2 and len(fleet.workers()) == 2, "two processes serve")
+    return fleet
+
+
+def one(fleet: Fleet) -> Path:
+    """A model that answers 1."""
+    return onnx_models.constant(fleet.state.parent / "1.onnx", 1)
+
+
+def answered(fleet: Fleet) -> float:
+    """Requests that were answered, by the page of all processes."""
+    return fleet.series('windlass_serving_requests_total{code="200",deployment="m"}')
+
+
+def counted(fleet: Fleet) -> int:
+    """All that were ever answered, as the supervisor knows now."""
+    found = fleet.admin.get("/numbers").json()["usage"].get("m", {}).get("", [0, 0])
+    return int(found[0])
+
+
+def usage(fleet: Fleet) -> int:
+    """The same by the file that is kept."""
+    entries = json.loads((fleet.state / "usage.json").read_text())["usage"]
+    return sum(int(each["ok"]) for each in entries)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def spread(fleet: Fleet, requests: int = 40) -> None:
+    """Ask on a new connection each time."""
+    for _ in range(requests):
+        assert once(fleet)[0] == 200
+
+
+class TestTogether:
+    def test_one_process_serves_until_a_deployment_wants_more(self, fleet: Fleet) -> None:
+        model = one(fleet)
+        fleet.deploy("m", model)
+        assert fleet.processes() == 1
+        order = {"install": "i1", "uid": "u1", "key": "Deployment/default/m"}
+        order |= {"model_path": str(model), "artifact": "sha256:" + "a" * 64}
+        for replicas, digest in ((5, "b"), (1, "c")):
+            body = order | {"digest": "sha256:" + digest * 64, "options": {"replicas": replicas}}
+            fleet.admin.put("/deployments/m", json=body)
+            until(lambda n=replicas: fleet.processes() == min(n, 2), f"{replicas} replicas")  # type: ignore[misc]  # mypy: default
+            assert fleet.settle("m")["state"] == "Live"
+
+    def test_numbers_statistics_and_usage_are_those_of_all(self, both: Fleet) -> None:
+        before = counted(both)
+        spread(both)
+        assert answered(both) == 40
+        assert both.series('nv_inference_request_success{model="m"') == 40
+        stats = both.client.get("/v2/models/m/stats").json()["model_stats"]
+        assert [each["inference_stats"]["success"]["count"] for each in stats] == [40]
+        shares = [self._answered(folder) for folder in both.workers().values()]
+        assert sum(shares) == 40
+        assert all(shares), "the connections were shared out"
+        both.process.terminate()
+        assert both.process.wait(60) == 0
+        assert usage(both) == before + 40
+
+    @staticmethod
+    def _answered(folder: Path) -> int:
+        transport = httpx.HTTPTransport(uds=_short(folder / "admin.sock"))
+        with httpx.Client(transport=transport, base_url="http://worker") as client:
+            numbers = client.get("/report").json()["numbers"]
+        return int(numbers["deployments"]["m"]["requests"]["by_code"].get("200", 0))
+
+    def test_counts_never_go_back_when_a_process_ends(self, both: Fleet) -> None:
+        spread(both)
+        assert answered(both) == 40  # which is what the supervisor knows then
+        lost = both.view("m")["lost"]
+        os.kill(next(iter(both.workers())), signal.SIGKILL)
+        until(lambda: both.view("m")["lost"] != lost, "it is missed")
+        assert answered(both) == 40
+
+    def test_a_key_has_one_rate_over_all_processes(self, tmp_path: Path) -> None:
+        secret = "wl_abc_" + "x" * 40
+        key = {
+            "id": "abc",
+            "name": "ada",
+            "hash": hashlib.sha256(secret.encode()).hexdigest(),
+            "namespace": "default",
+            "deployment": None,
+            "rate": 0.001,
+            "expires": None,
+        }
+        file = tmp_path / "keys.json"
+        file.write_text(json.dumps({"keys": [key]}))
+        more = ("--processes", "3", "--keys", str(file))
+        with Fleet(tmp_path / "state", 0, *more) as fleet:
+            model = onnx_models.constant(tmp_path / "1.onnx", 1)
+            fleet.deploy("m", model, replicas=3, access="keys")
+            until(lambda: fleet.processes() == 3, "three processes serve")
+            key_sent = {"authorization": f"Bearer {secret}"}
+            answers = Counter(once(fleet, key_sent)[0] for _ in range(20))
+            assert answers == {200: 1, 429: 19}
+            file.write_text(json.dumps({"keys": []}))
+            time.sleep(1.0)
+            assert {once(fleet, {"x-api-key": secret})[0] for _ in range(10)} == {401}
+
+
+class TestSwap:
+    def test_no_request_fails_or_is_mixed_and_none_is_old_once_it_is_in_force(
+        self, both: Fleet, tmp_path: Path
+    ) -> None:
+        models = [onnx_models.constant(tmp_path / f"{n}.onnx", n) for n in (1, 2)]
+        with Load(both) as load:
+            for turn in range(6):
+                value = (2, 1)[turn % 2]
+                both.deploy("m", models[value - 1], replicas=2)
+                answers = [json.loads(once(both)[1])["outputs"][0]["data"] for _ in range(10)]
+                assert answers == [[value, value]] * 10
+        assert load.faults == []
+        assert set(load.values) == {(1.0, 1.0), (2.0, 2.0)}
+
+    def test_a_version_that_does_not_load_is_in_force_nowhere(
+        self, both: Fleet, tmp_path: Path
+    ) -> None:
+        (tmp_path / "bad.onnx").write_bytes(b"junk")
+        both.put("m", tmp_path / "bad.onnx", replicas=2)
+        view = both.settle("m")
+        assert (view["state"], view["reason"]) == ("Live", "UpdateFailed")
+        assert "no ONNX model" in str(view["message"])
+        spread(both, 10)
+
+    def test_a_canary_gets_its_share_everywhere_and_takes_over_everywhere(
+        self, both: Fleet, tmp_path: Path
+    ) -> None:
+        rollout = {"way": "canary", "weight": 50, "duration": 1, "min_requests": 20}
+        with Load(both) as load:
+            both.put("m", onnx_models.constant(tmp_path / "2.onnx", 2), replicas=2, rollout=rollout)
+            until(lambda: "tried as a canary" in str(both.view("m")["message"]), "it is tried")
+            view = both.settle("m")
+        assert load.faults == []
+        assert (view["state"], view["reason"]) == ("Live", None)
+        spread(both, 10)
+        assert both.infer("m", ROW).json()["outputs"][0]["data"] == [2.0, 2.0]
+
+    def test_a_canary_that_refuses_too_much_goes_everywhere(
+        self, both: Fleet, tmp_path: Path
+    ) -> None:
+        rollout = {"way": "canary", "weight": 50, "duration": 60, "min_requests": 10}
+        wide = onnx_models.constant(tmp_path / "wide.onnx", 2, width=3)
+        both.put("m", wide, replicas=2, rollout=rollout)
+        until(lambda: "tried as a canary" in str(both.view("m")["message"]), "it is tried")
+        asked = 0
+        while both.view("m")["state"] == "Progressing" and asked < 400:
+            asked += 1
+            once(both)
+        view = both.settle("m")
+        assert view["reason"] == "UpdateFailed"
+        assert "the canary refused" in str(view["message"])
+        spread(both, 20)
+
+
+class TestLosses:
+    def test_a_process_that_is_killed_is_replaced_and_costs_what_it_had_under_way(
+        self, both: Fleet
+    ) -> None:
+        with Load(both) as load:
+            victim, lost = next(iter(both.workers())), both.view("m")["lost"]
+            os.kill(victim, signal.SIGKILL)
+            until(lambda: both.view("m")["lost"] != lost, "it is missed")
+            until(lambda: both.processes() == 2, "another serves")
+        assert len(load.faults) <= 4, load.faults  # one for each client, at most
+        view = both.view("m")
+        assert view["state"] == "Live"
+        assert f"process {victim} ended by signal 9; 2 of 2 processes serve" in str(view["message"])
+
+    def test_one_that_hangs_is_replaced(self, both: Fleet) -> None:
+        victim, lost = next(iter(both.workers())), both.view("m")["lost"]
+        os.kill(victim, signal.SIGSTOP)
+        until(lambda: both.view("m")["lost"] != lost, "it is missed")
+        assert not alive(victim)
+        until(lambda: both.processes() == 2, "another serves")
+        assert f"process {victim} ended by signal 9" in str(both.view("m")["message"])
+        spread(both, 10)
+
+    def test_when_all_are_killed_connections_wait_for_the_next(self, both: Fleet) -> None:
+        for pid in both.workers():
+            os.kill(pid, signal.SIGKILL)
+        status, body = once(both)
+        assert (status, json.loads(body)["outputs"][0]["data"]) == (200, [1.0, 1.0])
+
+    def test_a_killed_supervisor_costs_no_request_and_the_next_takes_the_workers_over(
+        self, both: Fleet, tmp_path: Path
+    ) -> None:
+        workers, port = set(both.workers()), both.port
+        before = counted(both)
+        with Load(both) as load:
+            both.process.kill()
+            both.process.wait()
+            seen = load.answers
+            until(lambda: load.answers > seen + 20, "they serve on")
+            both.start()
+            assert both.port == port
+            assert set(both.workers()) == workers
+            assert both.settle("m")["state"] == "Live"
+            both.deploy("m", onnx_models.constant(tmp_path / "2.onnx", 2), replicas=2)
+        assert load.faults == []
+        assert answered(both) == load.answers
+        both.process.terminate()
+        assert both.process.wait(60) == 0
+        assert usage(both) == before + load.answers
+        assert not any(alive(pid) for pid in workers)
+
+
+class TestRetirement:
+    @pytest.mark.timeout(1800)
+    @pytest.mark.parametrize("retirements", [RETIREMENTS, pytest.param(60, marks=pytest.mark.long)])
+    def test_a_process_that_retires_resets_no_connection(
+        self, both: Fleet, retirements: int
+    ) -> None:
+        """New connections all the time, and clients that keep theirs."""
+        before = self._retired(both)
+        with Load(both) as new, Load(both, keep=True) as kept:
+            for turn in range(1, retirements + 1):
+                self._retire(both)
+                until(lambda n=turn: self._retired(both) == before + n, "it has gone")  # type: ignore[misc]  # mypy: default
+        assert (new.faults, kept.faults) == ([], [])
+        assert new.answers > retirements * 2
+
+    @staticmethod
+    def _retire(fleet: Fleet) -> None:
+        """Down to one process and up to two again."""
+        model = one(fleet)
+        order = {"install": "i1", "uid": "u1", "key": "Deployment/default/m"}
+        order |= {"model_path": str(model), "artifact": "sha256:" + "a" * 64}
+        for replicas in (1, 2):
+            digest = "sha256:" + os.urandom(32).hex()
+            body = order | {"digest": digest, "options": {"replicas": replicas, "threads": 1}}
+            fleet.admin.put("/deployments/m", json=body)
+            until(lambda n=replicas: fleet.processes() == n, f"{replicas} serve")  # type: ignore[misc]  # mypy: default
+
+    @staticmethod
+    def _retired(fleet: Fleet) -> int:
+        return fleet.log().count('"event": "retiring"')
+
+    def test_a_client_that_keeps_its_connection_is_told_to_go(self, both: Fleet) -> None:
+        sockets = [socket.create_connection(("127.0.0.1", both.port)) for _ in range(12)]
+        ask = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+        for each in sockets:
+            each.sendall(ask)
+            assert b"connection: close" not in each.recv(4096)
+        TestRetirement._retire_one(both)
+        closed = 0
+        for each in sockets:
+            each.sendall(ask)
+            answer = each.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 200 OK")
+            closed += b"connection: close" in answer
+            each.close()
+        assert 0 < closed < 12
+
+    @staticmethod
+    def _retire_one(fleet: Fleet) -> None:
+        order = {"install": "i1", "uid": "u1", "key": "Deployment/default/m"}
+        order |= {"model_path": str(one(fleet))}
+        body = order | {"digest": "sha256:" + "d" * 64, "options": {"replicas": 1, "threads": 1}}
+        before = TestRetirement._retired(fleet)
+        fleet.admin.put("/deployments/m", json=body)
+        until(lambda: TestRetirement._retired(fleet) > before, "one retires")
+
+
+def _short(path: Path) -> str:
+    """The socket by a name that fits into an address."""
+    return f"/proc/self/fd/{os.open(path.parent, os.O_PATH)}/{path.name}"
