@@ -36,6 +36,7 @@ from windlass_adapters.local.processes import ProcessId
 from windlass_adapters.local.records import write_record
 from windlass_adapters.local.runfolder import ExitRecord, RunRecord
 from windlass_adapters.local.servers import Listening
+from windlass_adapters.local.starting import Starter
 from windlass_adapters.local.storage import load, save
 from windlass_adapters.program import short
 from windlass_adapters.testing.port import KitBackend, Thing
@@ -100,6 +101,7 @@ class FakeMachine(KitBackend):
                 super().__init__(context, params)
                 machine.context = context
                 self._deployments._admin = FakeAdmin(machine)
+                self._runs._starter = FakeStarter(machine)
 
         return OnFake
 
@@ -113,7 +115,6 @@ class FakeMachine(KitBackend):
                 stack.enter_context(patch.object(module, "launch", self.launch))
             for name in ("marked", "kill"):
                 stack.enter_context(patch.object(runs, name, getattr(self, name)))
-            stack.enter_context(patch.object(runs, "_launch", self.start))
             yield
 
     def things(self) -> Sequence[Thing]:
@@ -249,7 +250,8 @@ class FakeMachine(KitBackend):
     def _listens(self, process: Process, arguments: Sequence[str]) -> None:
         given = dict(pairwise(arguments))
         identity = process.id._asdict()
-        place = {"host": given["--host"], "port": int(given["--port"])}
+        words = ("host", "port", "processes", "idle")
+        place = {word: given[f"--{word}"] for word in words if f"--{word}" in given}
         save(process.folder / "serving.json", Listening.model_validate(identity | place))
 
     def _stopped(self, process: Process) -> None:
@@ -324,6 +326,17 @@ class FakeMachine(KitBackend):
         shape = (things, [p.pid for p in self.living.values()])
         if shape != self._shape:
             self._shape, self._changes = shape, self._changes + 1
+
+
+class FakeStarter(Starter):
+    """Starts runners in the table."""
+
+    def __init__(self, machine: FakeMachine) -> None:
+        super().__init__(machine.state)
+        self._machine = machine
+
+    def start(self, folder: Path, given: Mapping[str, object]) -> None:
+        self._machine.start(folder, given)
 
 
 class FakeAdmin(Admin):
