@@ -78,7 +78,7 @@ class SlurmStage(KitBackend):
         random.seed(1)  # the pauses between looks are drawn: the same in each run
         self.clock: Callable[[], datetime] = lambda: _START
         self.calls: Counter[str] = Counter()
-        self.changes = 0
+        self._changes = 0
         shutil.rmtree(self.ground, ignore_errors=True)
         self.root = self.ground / "scratch" / "windlass"
         self.root.mkdir(parents=True)
@@ -98,6 +98,10 @@ class SlurmStage(KitBackend):
         }
 
     # ---- what the kit asks
+
+    @property
+    def changes(self) -> int:
+        return self._changes
 
     def adapter(self) -> type[Adapter]:
         stage = self
@@ -202,7 +206,7 @@ class SlurmStage(KitBackend):
         self._removed.update(gone)
         state = (self.counted(), [(job.label, job.state) for job in self.slurm.jobs])
         if state != self._state:
-            self._state, self.changes = state, self.changes + 1
+            self._state, self._changes = state, self._changes + 1
 
     def _order(self, folder: str) -> Mapping[str, JsonValue]:
         return self._names.get(folder) or order_of(folder)
