@@ -36,6 +36,7 @@ from windlass_adapters.local.processes import ProcessId
 from windlass_adapters.local.records import write_record
 from windlass_adapters.local.runfolder import ExitRecord, RunRecord
 from windlass_adapters.local.servers import Listening
+from windlass_adapters.local.starting import Starter
 from windlass_adapters.local.storage import load, save
 from windlass_adapters.program import short
 from windlass_adapters.testing.port import KitBackend, Thing
@@ -113,7 +114,7 @@ class FakeMachine(KitBackend):
                 stack.enter_context(patch.object(module, "launch", self.launch))
             for name in ("marked", "kill"):
                 stack.enter_context(patch.object(runs, name, getattr(self, name)))
-            stack.enter_context(patch.object(runs, "_launch", self.start))
+            stack.enter_context(patch.object(Starter, "start", self._start))
             yield
 
     def things(self) -> Sequence[Thing]:
@@ -179,14 +180,14 @@ class FakeMachine(KitBackend):
         assert self.context is not None
         return self.context.artifacts
 
-    def start(self, folder: Path, given: Mapping[str, object]) -> None:
+    def _start(self, folder: Path, _given: Mapping[str, object]) -> None:
         """A runner: it takes the run's claim, or does nothing."""
         self.calls["launch"] += 1
         if not (folder / runner.CLAIM).exists():
             process = self._begin(folder)
             write_record(folder / runner.CLAIM, process.id._asdict())
 
-    def launch(self, module: str, arguments: Sequence[str], log: Path, stdin: bytes = b"") -> None:
+    def launch(self, module: str, arguments: Sequence[str], log: Path) -> None:
         """A look at an artifact, or the serving process."""
         self.calls["launch"] += 1
         if module == modelfolders.PREPARE_MODULE:
