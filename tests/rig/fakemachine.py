@@ -101,6 +101,7 @@ class FakeMachine(KitBackend):
                 super().__init__(context, params)
                 machine.context = context
                 self._deployments._admin = FakeAdmin(machine)
+                self._runs._starter = FakeStarter(machine)
 
         return OnFake
 
@@ -114,7 +115,6 @@ class FakeMachine(KitBackend):
                 stack.enter_context(patch.object(module, "launch", self.launch))
             for name in ("marked", "kill"):
                 stack.enter_context(patch.object(runs, name, getattr(self, name)))
-            stack.enter_context(patch.object(Starter, "start", self._start))
             yield
 
     def things(self) -> Sequence[Thing]:
@@ -180,14 +180,14 @@ class FakeMachine(KitBackend):
         assert self.context is not None
         return self.context.artifacts
 
-    def _start(self, folder: Path, _given: Mapping[str, object]) -> None:
+    def start(self, folder: Path, given: Mapping[str, object]) -> None:
         """A runner: it takes the run's claim, or does nothing."""
         self.calls["launch"] += 1
         if not (folder / runner.CLAIM).exists():
             process = self._begin(folder)
             write_record(folder / runner.CLAIM, process.id._asdict())
 
-    def launch(self, module: str, arguments: Sequence[str], log: Path) -> None:
+    def launch(self, module: str, arguments: Sequence[str], log: Path, stdin: bytes = b"") -> None:
         """A look at an artifact, or the serving process."""
         self.calls["launch"] += 1
         if module == modelfolders.PREPARE_MODULE:
@@ -250,7 +250,8 @@ class FakeMachine(KitBackend):
     def _listens(self, process: Process, arguments: Sequence[str]) -> None:
         given = dict(pairwise(arguments))
         identity = process.id._asdict()
-        place = {"host": given["--host"], "port": int(given["--port"])}
+        words = ("host", "port", "processes", "idle")
+        place = {word: given[f"--{word}"] for word in words if f"--{word}" in given}
         save(process.folder / "serving.json", Listening.model_validate(identity | place))
 
     def _stopped(self, process: Process) -> None:
@@ -325,6 +326,17 @@ class FakeMachine(KitBackend):
         shape = (things, [p.pid for p in self.living.values()])
         if shape != self._shape:
             self._shape, self._changes = shape, self._changes + 1
+
+
+class FakeStarter(Starter):
+    """Starts runners in the table."""
+
+    def __init__(self, machine: FakeMachine) -> None:
+        super().__init__(machine.state)
+        self._machine = machine
+
+    def start(self, folder: Path, given: Mapping[str, object]) -> None:
+        self._machine.start(folder, given)
 
 
 class FakeAdmin(Admin):
