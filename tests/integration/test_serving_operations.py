@@ -167,10 +167,10 @@ class TestSleep:
     ) -> None:
         policy = {"min": 0, "max": 3, "metric": "requestsPerSecond", "target": 100, "down": 1}
         model = onnx_models.big(tmp_path / "m.onnx", 64, 1.0)
+        before = resident(serving)
         serving.deploy("m", model, autoscaling=policy)
-        awake = resident(serving)
         until(lambda: serving.view("m")["replicas"] == 0, "it sleeps", 60)
-        until(lambda: resident(serving) < awake - 40_000, "the memory is free")
+        until(lambda: resident(serving) < before + 40_000, "the memory is free")
         assert serving.view("m")["state"] == "Live"
         assert serving.client.get("/v2/models/m/ready").status_code == 200
         width = (64 << 20) // 4 // 1024
