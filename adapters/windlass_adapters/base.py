@@ -153,7 +153,8 @@ class Found:
     url: str | None = None
     detail: Mapping[str, JsonValue] = field(default_factory=dict)
     retire: str = ""
-    """Why it should be taken down now, though it is still declared: its time is over."""
+    """Why it should be taken down now, though it is still declared: its time is over. A run is
+    stopped, and how it ended then is its result."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ def text(value: Scalar) -> str:
 def check_program(job: Job) -> None:
     """Refuse what cannot reach a program. Raises TerminalError."""
     spec = job.spec
+    if spec.model is not None:
+        raise invalid(
+            "spec.model: this Target runs programs and applies no models; name a Target with"
+            " adapter: sagemaker, or write an entrypoint that reads the model as an input"
+        )
     for prefix, names in (("PARAM", spec.params), ("INPUT", spec.inputs), ("OUTPUT", spec.outputs)):
         taken: dict[str, str] = {}
         for name in names:

@@ -34,6 +34,7 @@ Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 IMAGE_SUFFIX = ".sif"
 """What the name of an image ends in that is a file beside the document."""
 
+_PROGRAMS = ("entrypoint", "command", "model")
 _WORD = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
 _ENV = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
@@ -122,6 +123,8 @@ class JobSpec(Frozen):
     """A script beside the document; run with Python when it ends in ``.py``."""
     command: tuple[str, ...] | None = Field(default=None, min_length=1)
     """The program and its arguments, when there is no entrypoint. No shell reads it."""
+    model: Name | None = None
+    """A Model that is applied to the one input, in place of a program: a batch transform."""
     files: tuple[RelativePath, ...] = ()
     """More files and folders beside the document that the script needs."""
     python: str | None = Field(default=None, min_length=1)
@@ -153,10 +156,16 @@ class JobSpec(Frozen):
 
     @model_validator(mode="after")
     def _one_program(self) -> JobSpec:
-        if (self.entrypoint is None) == (self.command is None):
-            raise ValueError("needs exactly one of entrypoint and command")
+        given = [name for name in _PROGRAMS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("needs exactly one of entrypoint, command and model")
         if self.command is not None and self.python is not None:
             raise ValueError("python goes with entrypoint; put the interpreter into command")
+        if self.model is not None:
+            for name in ("files", "python", "image", "params", "best_of"):
+                if getattr(self, name):
+                    alias = "bestOf" if name == "best_of" else name
+                    raise ValueError(f"{alias} goes with a program, and this applies a model")
         return self
 
     def references(self, namespace: str) -> tuple[Reference, ...]:
@@ -165,6 +174,9 @@ class JobSpec(Frozen):
         if self.best_of is not None:
             sweep = Key("Sweep", namespace, self.best_of)
             found.append(Reference(sweep, "spec.bestOf", BEST_PARAMS))
+        if self.model is not None:
+            model = Key("Model", namespace, self.model)
+            found.append(Reference(model, "spec.model", MODEL_ARTIFACT))
         for name, source in self.inputs.items():
             field = f"spec.inputs.{name}"
             if source.job is not None:

@@ -84,6 +84,8 @@ class SweepSpec(JobSpec):
         both = sorted(set(self.ranges) & set(self.params))
         if both:
             raise ValueError(f"{', '.join(both)}: give a param either a value or a range")
+        if self.model is not None:
+            raise ValueError("a Sweep takes no model; it runs a program with many params")
         if self.best_of is not None:
             raise ValueError("a Sweep takes no bestOf; it is what bestOf names")
         if self.max_parallel > self.max_jobs:

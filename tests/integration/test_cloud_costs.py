@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
 
-from rig.cloud import Cloud, cloud_in
+from rig.cloud import Cloud, Only, cloud_in
 from windlass.metrics import Metrics
 from windlass.orphans import Orphans
-from windlass.store.base import Object
 from windlass_adapters.base import Estimates
-from windlass_adapters.testing.world import KitStore
 
 
 @pytest.fixture
@@ -71,6 +69,56 @@ async def test_an_endpoint_that_nobody_asks_is_taken_down(cloud: Cloud) -> None:
     assert cloud.names("endpoint") == []
 
 
+async def test_an_endpoint_that_is_asked_stays(cloud: Cloud) -> None:
+    """Invocations in CloudWatch, of any variant; and an hour after the last one it goes."""
+    variants: JsonValue = [{"name": "first"}, {"name": "second"}]
+    idle = cloud.deployment(options={"idleStop": {"after": "1h"}, "variants": variants})
+    await cloud.declare(cloud.target(), cloud.model(), idle)
+    for _ in range(8):
+        await cloud.after(minutes=30)
+        async with cloud.aws.client("cloudwatch") as cloudwatch:
+            asked = {
+                "MetricName": "Invocations",
+                "Dimensions": [
+                    {"Name": "EndpointName", "Value": "wine"},
+                    {"Name": "VariantName", "Value": "second"},
+                ],
+                "Timestamp": cloud.now,
+                "Value": 1.0,
+            }
+            await cloudwatch.put_metric_data(Namespace="AWS/SageMaker", MetricData=[asked])
+    assert (await cloud.ready("Deployment/wine")).status == "True"
+    assert cloud.names("endpoint") == ["wine"]
+    await cloud.after(hours=3)
+    assert cloud.names("endpoint") == []
+
+
+@pytest.mark.parametrize("limit", [{"ttl": "2h"}, {"idleStop": {"after": "2h"}}])
+async def test_a_limit_that_is_declared_no_longer_has_no_effect(
+    cloud: Cloud, limit: dict[str, JsonValue]
+) -> None:
+    """It was on the endpoint; taking it from the spec takes it from there."""
+    await cloud.declare(cloud.target(), cloud.model(), cloud.deployment(options=limit))
+    await cloud.until_ready("Deployment/wine")
+    await cloud.declare(cloud.target(), cloud.model(), cloud.deployment())
+    await cloud.after(hours=9)
+    assert (await cloud.ready("Deployment/wine")).status == "True"
+    assert cloud.aws.calls.done()["CreateEndpoint"] == 1
+    assert cloud.aws.calls.done()["UpdateEndpoint"] == 0
+
+
+async def test_a_later_ttl_counts_from_the_making_too(cloud: Cloud) -> None:
+    """Longer, and in place; then it goes."""
+    for ttl in ("2h", "6h"):
+        timed = cloud.deployment(options={"ttl": ttl})
+        await cloud.declare(cloud.target(), cloud.model(), timed)
+        await cloud.until_ready("Deployment/wine")
+    await cloud.after(hours=5)
+    assert cloud.names("endpoint") == ["wine"]
+    await cloud.after(hours=2)
+    assert cloud.names("endpoint") == []
+
+
 async def test_a_plan_tells_the_cost_and_what_would_remain(cloud: Cloud) -> None:
     """In the adapter's words, for ``windlass plan``."""
     await cloud.declare(cloud.target(), cloud.model(), cloud.deployment(replicas=2))
@@ -97,7 +145,7 @@ async def test_what_nobody_declares_is_reported_and_what_is_free_is_collected(
     owned = await cloud.get("Deployment/wine")
     others = [o for o in await cloud.store.list() if o.key != owned.key]
     metrics = Metrics()
-    orphans = Orphans(_Only(cloud.store, others), cloud.targets, metrics)
+    orphans = Orphans(Only(cloud.store, others), cloud.targets, metrics)
     assert await orphans.look() == [], "younger than the grace"
     cloud.now += timedelta(hours=2)
     ((target, orphan),) = await orphans.look()
@@ -111,14 +159,3 @@ async def test_what_nobody_declares_is_reported_and_what_is_free_is_collected(
     cloud.now += timedelta(hours=2)
     assert await orphans.look() == []
     assert cloud.names("endpoint-config") == cloud.names("model") == []
-
-
-class _Only:
-    """A store that has lost some objects."""
-
-    def __init__(self, store: KitStore, objects: Sequence[Object]) -> None:
-        self.install = store.install
-        self._objects = objects
-
-    async def list(self) -> Sequence[Object]:
-        return self._objects

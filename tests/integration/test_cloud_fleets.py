@@ -9,6 +9,7 @@ import pytest
 from pydantic import JsonValue
 
 from rig.cloud import Cloud, cloud_in
+from rig.sagemaker import rollouts
 from windlass.store.base import Document
 
 SCALING: dict[str, JsonValue] = {
@@ -131,6 +132,40 @@ async def test_a_serverless_endpoint_has_memory_and_concurrency(cloud: Cloud) ->
     assert cloud.calls()["UpdateEndpointWeightsAndCapacities"] == 1
 
 
+async def test_an_endpoint_with_instances_does_not_become_serverless(cloud: Cloud) -> None:
+    """AWS has no way back: said before anything is sent, and the other way is an update."""
+    serverless: dict[str, JsonValue] = {"serverless": {"maxConcurrency": 5}}
+    small = cloud.deployment("small", options=serverless)
+    await cloud.declare(cloud.target(), cloud.model(), small)
+    await cloud.until_ready("Deployment/small")
+    await cloud.declare(cloud.target(), cloud.model(), cloud.deployment("small"))
+    await cloud.after(minutes=15)
+    await cloud.until_ready("Deployment/small")
+    await cloud.declare(cloud.target(), cloud.model(), small)
+    await cloud.after(minutes=15)
+    ready = await cloud.ready("Deployment/small")
+    assert ready.reason == "InvalidSpec"
+    assert "endpointName" in ready.message
+    assert [one.status for one in cloud.held("endpoint")] == ["InService"]
+    assert cloud.calls()["UpdateEndpoint"] == 1
+
+
+async def test_variants_come_and_go_in_one_update(cloud: Cloud) -> None:
+    """The ones that stay keep their counts, and what nobody uses is removed."""
+    small: dict[str, JsonValue] = {"name": "small", "replicas": 2}
+    large: dict[str, JsonValue] = {"name": "large", "instanceType": "ml.m5.xlarge"}
+    other: dict[str, JsonValue] = {"name": "other", "env": {"THREADS": "2"}}
+    await declare(cloud, cloud.deployment(options={"variants": [small, large]}))
+    await declare(cloud, cloud.deployment(options={"variants": [small, other]}))
+    assert cloud.aws.calls.done()["UpdateEndpoint"] == 1
+    (endpoint,) = cloud.held("endpoint")
+    variants = rollouts.of(endpoint).variants
+    assert {name: v.current for name, v in variants.items()} == {"small": 2, "other": 1}
+    assert len(cloud.names("endpoint-config")) == 1
+    assert len(cloud.names("model")) == 2, "one for each environment"
+    cloud.aws.monitor.check()
+
+
 async def test_an_update_goes_by_the_policy_that_is_declared(cloud: Cloud) -> None:
     """Canary, with its waits."""
     updates: JsonValue = {
@@ -162,6 +197,12 @@ async def test_an_update_goes_by_the_policy_that_is_declared(cloud: Cloud) -> No
         ({"resources": {"gpus": 1}}, "spec.resources"),
         ({"autoscaling": SCALING | {"metric": "latency"}}, "spec.autoscaling.metric"),
         ({"autoscaling": SCALING | {"min": 0}}, "spec.autoscaling.min"),
+        ({"options": {"serverless": {}, "isolated": True}}, "spec.options.isolated"),
+        ({"options": {"serverless": {}, "maxHourlyCost": 1}}, "spec.options.maxHourlyCost"),
+        (
+            {"options": {"variants": [{"name": "a", "serverless": {}}, {"name": "b"}]}},
+            "spec.options.variants",
+        ),
     ],
 )
 async def test_what_sagemaker_cannot_do_is_refused(

@@ -128,6 +128,45 @@ async def test_spot_has_checkpoints_and_a_longest_wait(cloud: Cloud) -> None:
     assert made["CheckpointConfig"]["S3Uri"].endswith("/checkpoints")
 
 
+async def test_spot_without_checkpoints_keeps_none_and_a_key_encrypts(cloud: Cloud) -> None:
+    """What is said has an effect."""
+    options: JsonValue = {
+        "spot": {"maxWait": "2h", "checkpoints": False},
+        "kmsKey": "alias/data",
+        "channels": {"train": "s3://lake/wines"},
+        "shard": True,
+    }
+    await cloud.declare(cloud.target(), job(cloud, options=options))
+    await cloud.until_ready("Job/train")
+    (made,) = [c.request for c in cloud.aws.calls.log if c.operation == "CreateTrainingJob"]
+    assert "CheckpointConfig" not in made
+    assert made["OutputDataConfig"]["KmsKeyId"] == "alias/data"
+    assert made["ResourceConfig"]["VolumeKmsKeyId"] == "alias/data"
+    (channel,) = made["InputDataConfig"]
+    assert channel["DataSource"]["S3DataSource"]["S3DataDistributionType"] == "ShardedByS3Key"
+
+
+async def test_spot_machines_that_are_taken_back_are_no_failure(cloud: Cloud) -> None:
+    """Interrupted, and on again: one job, one attempt, and the status says what happens."""
+    steps = (
+        ("Starting", 10.0),
+        ("Training", 60.0),
+        ("Interrupted", 300.0),
+        ("Starting", 10.0),
+        ("Training", 60.0),
+        ("Uploading", 10.0),
+    )
+    cloud.aws.plan("training", steps=steps)
+    options: JsonValue = {"spot": {"maxWait": "2h"}}
+    await cloud.declare(cloud.target(), job(cloud, options=options))
+    await cloud.after(minutes=3)
+    ready = await cloud.ready("Job/train")
+    assert (ready.status, ready.reason) == ("False", "Progressing")
+    assert "took the spot machines back" in ready.message
+    await cloud.until_ready("Job/train")
+    assert cloud.calls()["CreateTrainingJob"] == 1
+
+
 async def test_a_sweep_keeps_its_limits_and_its_best_params_feed_a_job(cloud: Cloud) -> None:
     """Two jobs, one at a time; the Job starts once, with typed params."""
     cloud.aws.account.objective = lambda params: float(params["learning_rate"])
@@ -143,7 +182,9 @@ async def test_a_sweep_keeps_its_limits_and_its_best_params_feed_a_job(cloud: Cl
     (train,) = [c.request for c in cloud.aws.calls.log if c.operation == "CreateTrainingJob"]
     given = {k: json.loads(v) for k, v in train["HyperParameters"].items()}
     assert given["epochs"] == 2
-    assert isinstance(given["learning_rate"], float)
+    tried = [one.body["HyperParameters"] for one in cloud.held("training-job")]
+    rates = [float(each["learning_rate"]) for each in tried if "sagemaker_program" in each]
+    assert given["learning_rate"] == min(rates)
     assert given["batch_size"] in (32, 64, 128, 256, 512)
     found = (await cloud.get("Sweep/search")).status.outputs["best"]
     assert json.loads(found.text or "{}")["batch_size"] == given["batch_size"]

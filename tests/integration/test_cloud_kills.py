@@ -1,4 +1,4 @@
-"""The daemon dies at any moment of a Deployment's life on SageMaker: no orphan, no duplicate."""
+"""The daemon dies at any moment of a life on SageMaker: no orphan, no duplicate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ import aioboto3
 import pytest
 
 from rig.cloud import Cloud, cloud_in
-from rig.cloud_stories import CHANGE, LIFE, REMOVE, SERVE, Story, tell
+from rig.cloud_stories import (
+    CHANGE,
+    LIFE,
+    REMOVE,
+    RUNS,
+    SERVE,
+    Story,
+    run_story,
+    start_story,
+    tell,
+)
 from windlass_adapters.testing.schedules import FAULTS
 from windlass_adapters.testing.stepping import Cut
 
@@ -19,13 +29,24 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-BEFORE = {SERVE: (), CHANGE: (SERVE,), REMOVE: (SERVE, CHANGE)}
-MOST = {
+BEFORE: dict[Story, tuple[Story, ...]] = {SERVE: (), CHANGE: (SERVE,), REMOVE: (SERVE, CHANGE)}
+MOST: dict[Story, dict[str, int]] = {
     SERVE: {"CreateModel": 1, "CreateEndpointConfig": 1, "CreateEndpoint": 1},
     CHANGE: {"CreateModel": 1, "CreateEndpointConfig": 1, "UpdateEndpoint": 1},
     REMOVE: {"DeleteEndpoint": 1, "DeleteEndpointConfig": 1, "DeleteModel": 1},
 }
 """What each story does, and how often; nothing else that makes or removes."""
+RUNNING = {kind: run_story(kind) for kind in RUNS}
+STOPPING = {kind: Story(f"stop {kind}", REMOVE.tell, REMOVE.done) for kind in RUNS}
+for _kind in RUNS:
+    _job = f"{_kind.capitalize()}Job"
+    _model = _kind == "transform"
+    BEFORE[RUNNING[_kind]] = ()
+    BEFORE[STOPPING[_kind]] = (start_story(_kind),)
+    MOST[RUNNING[_kind]] = {f"Create{_job}": 1, **({"CreateModel": 1} if _model else {})}
+    MOST[STOPPING[_kind]] = {"DeleteModel": 1} if _model else {f"Delete{_job}": 1}
+STORIES = [SERVE, CHANGE, REMOVE, *RUNNING.values(), *STOPPING.values()]
+MAKES = ("CreateEndpoint", "CreateTr", "CreateProcessing", "CreateModel", "DeleteTr")
 COUNTED = ("Create", "UpdateEndpoint", "Delete")
 
 
@@ -69,8 +90,8 @@ def check(cloud: Cloud, story: Story) -> None:
     done = cloud.aws.calls.done()
     made = {name: n for name, n in done.items() if name in MOST[story]}
     assert made == MOST[story], f"effects {made}"
-    other = [n for n in done if n.startswith("CreateEndpoint") and n not in MOST[story]]
-    assert not other or story is not REMOVE, f"made by removing: {other}"
+    other = [n for n in done if n.startswith(MAKES) and n not in MOST[story]]
+    assert not other, f"made or removed besides: {other}"
 
 
 async def quiet(cloud: Cloud) -> None:
@@ -81,7 +102,7 @@ async def quiet(cloud: Cloud) -> None:
     assert [name for name in late if name.startswith(COUNTED)] == []
 
 
-@pytest.mark.parametrize("story", [SERVE, CHANGE, REMOVE], ids=lambda story: story.name)
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 async def test_killed_now_and_then_it_exists_once(story: Story, tmp_path: Path) -> None:
     """Three moments of each story; the long tests take all of them."""
     (tmp_path / "whole").mkdir()
@@ -92,7 +113,7 @@ async def test_killed_now_and_then_it_exists_once(story: Story, tmp_path: Path) 
 @pytest.mark.long
 @pytest.mark.timeout(14_400)
 @pytest.mark.parametrize("fault", sorted(FAULTS))
-@pytest.mark.parametrize("story", [SERVE, CHANGE, REMOVE], ids=lambda story: story.name)
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 async def test_killed_at_every_await_it_exists_once(
     story: Story, fault: str, tmp_path: Path
 ) -> None:

@@ -141,11 +141,33 @@ async def test_a_deployment_waits_until_its_model_is_approved(cloud: Cloud) -> N
     assert cloud.calls()["UpdateEndpoint"] == 1
 
 
-async def approve(cloud: Cloud) -> None:
-    """A person approves whatever waits."""
+async def test_a_version_that_is_rejected_is_not_served(cloud: Cloud) -> None:
+    """The old one serves on; the message says what to do. Approved after all, it is served."""
+    options: JsonValue = {"register": {}}
+    await cloud.declare(cloud.target(), cloud.model(options=options), cloud.deployment())
+    await cloud.after(minutes=1)
+    await approve(cloud)
+    await cloud.until_ready("Deployment/wine")
+    newer = cloud.model(content=b"newer", options=options)
+    await cloud.declare(cloud.target(), newer, cloud.deployment())
+    await cloud.after(minutes=10)
+    await approve(cloud, "Rejected")
+    await cloud.after(minutes=10)
+    ready = await cloud.ready("Model/wine")
+    assert ready.status == "False"
+    assert "rejected; commit another, or approve it" in ready.message
+    assert cloud.calls()["UpdateEndpoint"] == 0
+    await approve(cloud)
+    await cloud.after(minutes=20)
+    await cloud.until_ready("Deployment/wine")
+    assert cloud.calls()["UpdateEndpoint"] == 1
+
+
+async def approve(cloud: Cloud, decision: str = "Approved") -> None:
+    """A person decides about the newest version."""
     async with cloud.aws.client("sagemaker") as sagemaker:
         listed = await sagemaker.list_model_packages(ModelPackageGroupName="wine")
-        for version in listed["ModelPackageSummaryList"]:
-            await sagemaker.update_model_package(
-                ModelPackageArn=version["ModelPackageArn"], ModelApprovalStatus="Approved"
-            )
+        newest = max(listed["ModelPackageSummaryList"], key=lambda v: v["ModelPackageVersion"])
+        await sagemaker.update_model_package(
+            ModelPackageArn=newest["ModelPackageArn"], ModelApprovalStatus=decision
+        )

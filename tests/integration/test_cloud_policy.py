@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 from pydantic import JsonValue
 
 from rig.cloud import IMAGE, ROLE, Cloud, bucket_of, cloud_in
-from rig.cloud_stories import LIFE, tell
+from rig.cloud_stories import LIFE, run_of, tell
 from rig.sagemaker.runtime import Answer
 from rig.sagemaker.samples import make_endpoint
 from windlass.api.inference import serving
+from windlass.api.logs import latest_run
 from windlass.metrics import Metrics
 from windlass.orphans import Orphans
-from windlass_adapters.base import Infers
+from windlass_adapters.base import Infers, ReadsLogs
 from windlass_adapters.sagemaker import fronted, storage
 
 POLICY = Path(__file__).resolve().parents[2] / "docker" / "iam" / "sagemaker.json"
@@ -98,7 +100,7 @@ async def _collect(cloud: Cloud) -> None:
 
 
 async def _train_and_search(cloud: Cloud) -> None:
-    """Jobs to their end, and jobs that are removed while they run."""
+    """Jobs of all kinds to their end, and removed while they run."""
     ranges: JsonValue = {"rate": {"min": 0.001, "max": 0.1}}
     given: dict[str, JsonValue] = {
         "entrypoint": "train.py",
@@ -114,12 +116,37 @@ async def _train_and_search(cloud: Cloud) -> None:
     script = {"train.py": b"print('loss: 1')\n"}
     job = cloud.document("Job", "train", given, script)
     sweep = cloud.document("Sweep", "search", searched, script)
+    runs = [run_of(cloud, kind, kind) for kind in ("processing", "transform")]
+    cloud.aws.plan("transform", files={"data.csv.out": b"1"}, times=9)
     for wait in (60, 3600):
-        await cloud.declare(cloud.target(), job, sweep)
+        await cloud.declare(cloud.target(), cloud.model(), job, sweep, *runs)
         await cloud.after(seconds=wait)
+        await _read_log(cloud)
         await cloud.declare(cloud.target())
-        await cloud.until_gone("Job/train")
-        await cloud.until_gone("Sweep/search")
+        for name in ("Job/train", "Sweep/search", "Job/processing", "Job/transform", "Model/wine"):
+            await cloud.until_gone(name)
+
+
+async def _read_log(cloud: Cloud) -> None:
+    """What a Job prints."""
+    (name,) = [name for name in cloud.names("training-job") if name.startswith("train-")]
+    group, stream = "/aws/sagemaker/TrainingJobs", f"{name}/algo-1-1700000000"
+    cloud.aws.iam.statements, held = [], cloud.aws.iam.statements
+    async with cloud.aws.client("logs") as logs:
+        with suppress(logs.exceptions.ResourceAlreadyExistsException):
+            await logs.create_log_group(logGroupName=group)
+        with suppress(logs.exceptions.ResourceAlreadyExistsException):
+            await logs.create_log_stream(logGroupName=group, logStreamName=stream)
+        now = int(cloud.now.timestamp() * 1000)
+        lines = [{"timestamp": now, "message": "a line"}]
+        await logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=lines)
+    cloud.aws.iam.statements = held
+    found = await cloud.get("Job/train")
+    record = latest_run(found)
+    assert record is not None
+    adapter = (await cloud.target_of(found)).adapter
+    assert isinstance(adapter, ReadsLogs)
+    assert b"a line\n" in (await adapter.read_log(record.external, "stdout", 0)).data
 
 
 async def _register(cloud: Cloud) -> None:

@@ -12,6 +12,7 @@ import pytest
 from pydantic import JsonValue
 
 from rig.cloud import Cloud, archive, bucket_of, cloud_in
+from rig.sagemaker.double import SageMakerDouble
 from rig.sagemaker.runtime import Answer, Invoked
 from windlass.api.inference import serving
 from windlass.store.base import Document
@@ -79,14 +80,15 @@ async def test_an_artifact_of_another_framework_is_refused_before_any_endpoint(
 
 @pytest.mark.parametrize("form", ["{}", "s3://{}"])
 async def test_a_bucket_is_given_by_name_or_by_address(tmp_path: Path, form: str) -> None:
-    """``name`` and ``s3://name`` are one; with the old instance type and one replica."""
-    async with cloud_in(tmp_path) as cloud:
+    """``name`` and ``s3://name`` are one; with the old region, instance type and one replica."""
+    async with cloud_in(tmp_path, SageMakerDouble(region="ap-southeast-1")) as cloud:
         cloud.params = {"bucket": form.format(bucket_of(cloud.aws))}
         model = packed(cloud, "tensorflow", ARCHIVES["tensorflow"])
         deployment = cloud.deployment(replicas=1, options={"instanceType": "ml.m4.xlarge"})
         await cloud.declare(cloud.target(), model, deployment)
         await cloud.until_ready("Deployment/wine")
         (made,) = cloud.held("model")
+        assert ":ap-southeast-1:" in made.arn
         url = made.body["PrimaryContainer"]["ModelDataUrl"]
         assert url.startswith(f"s3://{bucket_of(cloud.aws)}/")
         (config,) = cloud.held("endpoint-config")

@@ -30,7 +30,7 @@ from windlass_adapters.base import Adapter, Found, Owner
 from windlass_adapters.sagemaker import SageMakerAdapter
 from windlass_adapters.testing.adapter import MemoryAdapter
 from windlass_adapters.testing.backend import MemoryBackend
-from windlass_adapters.testing.world import World
+from windlass_adapters.testing.world import KitStore, World
 from windlass_schemas import digest_of_resource, parse_resource
 
 ROLE = "arn:aws:iam::123456789012:role/windlass-execution"
@@ -206,14 +206,28 @@ def archive(files: Mapping[str, bytes] | Sequence[str]) -> bytes:
     return buffer.getvalue()
 
 
+class Only:
+    """A store that has lost some objects."""
+
+    def __init__(self, store: KitStore, objects: Sequence[Object]) -> None:
+        self.install = store.install
+        self._objects = objects
+
+    async def list(self) -> Sequence[Object]:
+        """What it has still."""
+        return self._objects
+
+
 _one_session = cache(aioboto3.Session)
 """To read AWS's service models takes a second: all clients of a test process share one session."""
 
 
 @asynccontextmanager
-async def cloud_in(folder: Path, **params: JsonValue) -> AsyncIterator[Cloud]:
+async def cloud_in(
+    folder: Path, account: SageMakerDouble | None = None, **params: JsonValue
+) -> AsyncIterator[Cloud]:
     """A kernel on an account that holds nothing but a bucket."""
-    async with SageMakerDouble() as aws:
+    async with account or SageMakerDouble() as aws:
         stack = ExitStack()
         stack.enter_context(patch.object(aioboto3, "Session", _one_session))
         async with aws.client("s3") as s3:

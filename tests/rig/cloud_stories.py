@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from functools import partial
 from pydantic import JsonValue
 
 from rig.cloud import Cloud
+from windlass.store.base import Document
 
 AUTOSCALED: dict[str, JsonValue] = {
     "min": 1,
@@ -81,6 +83,54 @@ REMOVE = Story("remove", _remove, _gone)
 
 LIFE = (SERVE, CHANGE, SCALE, AUTOSCALE, AUTOSCALE_LESS, STOP_SCALING, REMOVE)
 """A Deployment from its first document to its last."""
+
+
+RUNS: dict[str, dict[str, JsonValue]] = {
+    "training": {"entrypoint": "run.py"},
+    "processing": {"entrypoint": "run.py", "options": {"type": "processing"}},
+    "transform": {"model": "wine", "inputs": {"data": {"file": "data.csv"}}},
+}
+"""A Job of each of SageMaker's kinds of jobs."""
+
+
+def run_of(cloud: Cloud, kind: str, name: str = "run") -> Document:
+    """A Job with one output."""
+    output = {"transform": "output/data.csv.out", "training": "model.tar.gz"}.get(kind, "out.csv")
+    spec: dict[str, JsonValue] = {
+        "target": "cloud",
+        "timeLimit": "1h",
+        "outputs": {"made": output},
+        **RUNS[kind],
+    }
+    files = {"run.py": b"print(1)\n", "data.csv": b"1\n"}
+    named = {n: files[n] for n in files if n in json.dumps(spec)}
+    return cloud.document("Job", name, spec, named)
+
+
+async def _run(cloud: Cloud, kind: str) -> None:
+    if not any(plan.what == "transform" for plan in cloud.aws.account.plans):
+        cloud.aws.plan("transform", files={"data.csv.out": b"1"}, times=99)
+    models = (cloud.model(),) if kind == "transform" else ()
+    await cloud.declare(cloud.target(), *models, run_of(cloud, kind))
+
+
+async def _has_run(cloud: Cloud) -> bool:
+    objects = await cloud.store.list()
+    return all(o.status.is_true("Ready", o.generation) for o in objects) and len(objects) > 1
+
+
+async def _is_running(cloud: Cloud, kind: str) -> bool:
+    return [one.status for one in cloud.held(f"{kind}-job")] == ["InProgress"]
+
+
+def run_story(kind: str) -> Story:
+    """A Job is declared, and runs to its end."""
+    return Story(f"run {kind}", partial(_run, kind=kind), _has_run)
+
+
+def start_story(kind: str) -> Story:
+    """A Job is declared, and runs."""
+    return Story(f"start {kind}", partial(_run, kind=kind), partial(_is_running, kind=kind))
 
 
 async def tell(cloud: Cloud, *stories: Story) -> None:

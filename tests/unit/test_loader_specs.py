@@ -44,9 +44,8 @@ HEAD = "apiVersion: windlass/v1\nkind: Job\nmetadata:\n  name: a\n"
         (
             HEAD + "spec:\n  command: [x]\n  retrys: 3\n",
             "a.yaml:7:3 spec.retrys: is no known field; write retries, or one of: entrypoint,"
-            " command, files, python, image, array, params, bestOf, env, inputs, outputs, target,"
-            " options, timeLimit,"
-            " retries, onChange",
+            " command, model, files, python, image, array, params, bestOf, env, inputs, outputs,"
+            " target, options, timeLimit, retries, onChange",
         ),
         (
             HEAD + "spec: {command: [x]}\npolicy: {zzz: 1}\n",
@@ -113,7 +112,7 @@ HEAD = "apiVersion: windlass/v1\nkind: Job\nmetadata:\n  name: a\n"
         ),
         (
             HEAD + "spec: {}\n",
-            "a.yaml:5:7 spec: needs exactly one of entrypoint and command",
+            "a.yaml:5:7 spec: needs exactly one of entrypoint, command and model",
         ),
         (
             HEAD,

@@ -21,6 +21,7 @@ from rig.sagemaker.samples import (
     make_live,
     make_model,
     policy_request,
+    processing_request,
     training_request,
     transform_request,
     tuning_request,
@@ -169,6 +170,41 @@ def _(aws: SageMakerDouble, by: Foreign) -> None:
 def _(aws: SageMakerDouble, by: Foreign) -> None:
     operation = OPERATIONS["lambda", "GetProvisionedConcurrencyConfig"]
     operation(Ask(aws.account, {"FunctionName": "f"}, "nobody"))
+
+
+@case("config.serverless")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    make_model(by, EnableNetworkIsolation=True)
+    capacity = {"MemorySizeInMB": 2048, "MaxConcurrency": 5}
+    serverless = {"VariantName": "v", "ModelName": "m", "ServerlessConfig": capacity}
+    by.call("CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[serverless])
+
+
+@case("endpoint.to-serverless")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    make_live(by)
+    capacity = {"MemorySizeInMB": 2048, "MaxConcurrency": 5}
+    serverless = {"VariantName": "v", "ModelName": "m", "ServerlessConfig": capacity}
+    by.call("CreateEndpointConfig", EndpointConfigName="s", ProductionVariants=[serverless])
+    by.call("UpdateEndpoint", EndpointName="e", EndpointConfigName="s")
+
+
+@case("transform.payload")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    make_model(by)
+    by.call("CreateTransformJob", **transform_request(MaxPayloadInMB=51, MaxConcurrentTransforms=2))
+
+
+@case("transform.strategy")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    make_model(by)
+    by.call("CreateTransformJob", **transform_request(BatchStrategy="MultiRecord"))
+
+
+@case("processing.input-names")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    inputs = processing_request()["ProcessingInputs"] * 2
+    by.call("CreateProcessingJob", **processing_request(ProcessingInputs=inputs))
 
 
 @case("job.delete-absent")

@@ -17,6 +17,7 @@ from rig.sagemaker.samples import (
     make_live,
     make_model,
     policy_request,
+    processing_request,
     training_request,
     transform_request,
     tuning_request,
@@ -275,6 +276,51 @@ def test_a_processing_or_transform_job_ends(aws: SageMakerDouble) -> None:
     told = aws.foreign.call("ListTransformJobs", SortBy="Name", SortOrder="Ascending")
     ended = [job["TransformJobStatus"] for job in told["TransformJobSummaries"]]
     assert ended == ["Completed", "Stopped"]
+
+
+def test_a_processing_job_runs_when_its_machines_are_there(aws: SageMakerDouble) -> None:
+    """A limit counts from then; what the container says at its end is told, and what it left."""
+    left: dict[str, bytes] = {}
+    aws.account.on_output = left.__setitem__
+    output = {"S3Uri": "s3://b/out", "LocalPath": "/out", "S3UploadMode": "EndOfJob"}
+    config = {"Outputs": [{"OutputName": "output", "S3Output": output}]}
+    aws.plan("processing", "p", said="done", files={"a/b.csv": b"1"})
+    aws.foreign.call("CreateProcessingJob", **processing_request(ProcessingOutputConfig=config))
+    limit = {"MaxRuntimeInSeconds": 30}
+    aws.foreign.call("CreateProcessingJob", **processing_request("q", StoppingCondition=limit))
+    told = aws.foreign.call("DescribeProcessingJob", ProcessingJobName="p")
+    assert "ProcessingStartTime" not in told
+    aws.clock.advance(minutes=2)
+    told = aws.foreign.call("DescribeProcessingJob", ProcessingJobName="p")
+    assert (told["ProcessingJobStatus"], told["ExitMessage"]) == ("Completed", "done")
+    assert left == {"s3://b/out/a/b.csv": b"1"}
+    cut = aws.foreign.call("DescribeProcessingJob", ProcessingJobName="q")
+    assert cut["ProcessingJobStatus"] == "Stopped"
+    assert cut["ProcessingEndTime"] - cut["ProcessingStartTime"] == 30
+
+
+@pytest.mark.parametrize("kind", ["processing-job", "transform-job"])
+def test_a_batch_job_beyond_the_quota_is_refused(aws: SageMakerDouble, kind: str) -> None:
+    """Each kind has quotas of its own."""
+    aws.account.batch_quota[kind, "ml.m5.large"] = 1
+    make_model(aws.foreign)
+    aws.foreign.call("CreateTransformJob", **transform_request("one"))
+    aws.foreign.call("CreateProcessingJob", **processing_request("one"))
+    again = {
+        "processing-job": ("CreateProcessingJob", processing_request("two")),
+        "transform-job": ("CreateTransformJob", transform_request("two")),
+    }
+    name, request = again[kind]
+    with pytest.raises(Refusal, match=f"{kind.replace('-', ' ')} usage"):
+        aws.foreign.call(name, **request)
+
+
+def test_what_a_batch_job_is_asked_and_is_not_modelled_is_said(aws: SageMakerDouble) -> None:
+    """501, and no guess."""
+    make_model(aws.foreign)
+    capture = {"DestinationS3Uri": "s3://b/c"}
+    with pytest.raises(Refusal, match="DataCaptureConfig"):
+        aws.foreign.call("CreateTransformJob", **transform_request(DataCaptureConfig=capture))
 
 
 def test_tuning_runs_its_children_some_at_a_time_and_keeps_the_best(aws: SageMakerDouble) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Literal, Protocol, Self
 
 from pydantic import BaseModel
 
@@ -32,9 +32,11 @@ from windlass_adapters.base import (
     Found,
     InferReply,
     Infers,
+    LogChunk,
     Observation,
     Orphan,
     Owner,
+    ReadsLogs,
     TerminalError,
     TransientError,
     Unknown,
@@ -65,17 +67,20 @@ from windlass_adapters.sagemaker.immutables import Backend, Named, Objects
 from windlass_adapters.sagemaker.inplace import endpoint_changes
 from windlass_adapters.sagemaker.inventory import Inventory
 from windlass_adapters.sagemaker.invoking import invoke
-from windlass_adapters.sagemaker.jobs import RUN_ROLE, job_faults, wanted_run
+from windlass_adapters.sagemaker.jobkinds import job_faults, wanted_job
+from windlass_adapters.sagemaker.joboptions import JobOptions
+from windlass_adapters.sagemaker.jobs import RUN_ROLE
 from windlass_adapters.sagemaker.limits import Limits
+from windlass_adapters.sagemaker.logs import Logs
 from windlass_adapters.sagemaker.models import model_faults, wanted_model
 from windlass_adapters.sagemaker.names import Identity
 from windlass_adapters.sagemaker.ownership import Belongings
 from windlass_adapters.sagemaker.params import (
     DeploymentOptions,
-    JobOptions,
     ModelOptions,
     SageMakerParams,
 )
+from windlass_adapters.sagemaker.processing import PROCESSING_ROLE, Processing
 from windlass_adapters.sagemaker.rates import read_rates
 from windlass_adapters.sagemaker.registry import (
     APPROVAL_ROLE,
@@ -89,7 +94,8 @@ from windlass_adapters.sagemaker.session import AioClients
 from windlass_adapters.sagemaker.sources import SOURCE_ROLE, Sources
 from windlass_adapters.sagemaker.storage import Keys, Storage
 from windlass_adapters.sagemaker.training import Training
-from windlass_adapters.sagemaker.tuning import TUNING_ROLE, Tuning, wanted_sweep
+from windlass_adapters.sagemaker.transforms import TRANSFORM_ROLE, Transforms
+from windlass_adapters.sagemaker.tuning import TUNING_ROLE, Tuning
 from windlass_schemas import Deployment, Job, Model, Reason, Resource, Sweep
 
 _CAPABILITIES = Capabilities(
@@ -115,7 +121,9 @@ class Part(Protocol):
     async def delete(self, owner: Owner, external: External) -> None: ...
 
 
-class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphans, Infers):
+class SageMakerAdapter(
+    Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphans, Infers, ReadsLogs
+):
     """One account and region."""
 
     params_model: ClassVar[type[BaseModel]] = SageMakerParams
@@ -149,6 +157,7 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphan
         )
         self._renderer = Renderer(given, keys, identity)
         packages = Packages(backend)
+        processing, transforms = Processing(backend), Transforms(backend)
         self._parts: Mapping[str, Part] = {
             ARTIFACT_ROLE: Objects(backend),
             SOURCE_ROLE: Sources(backend),
@@ -160,11 +169,17 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphan
             FUNCTION_ROLE: Functions(backend),
             RUN_ROLE: Training(backend),
             TUNING_ROLE: Tuning(backend),
+            PROCESSING_ROLE: processing,
+            TRANSFORM_ROLE: transforms,
             PACKAGE_ROLE: packages,
             APPROVAL_ROLE: packages,
         }
+        self._logs = Logs(
+            self.api, self.now, {p.role: p for p in self._parts.values() if isinstance(p, Training)}
+        )
         self._belongings = Belongings(backend)
-        self._garbage = Garbage(backend, given.orphan_grace)
+        unsearchable = (processing, transforms)
+        self._garbage = Garbage(backend, given.orphan_grace, unsearchable)
 
     def seconds(self) -> float:
         """Seconds that pass; a test has its own, where time is virtual."""
@@ -197,10 +212,8 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphan
                 if options.expose is None:
                     return found
                 return (*found, wanted_function(endpoint, options.front))
-            case Job() as job:
-                return (wanted_run(self._renderer, desired, job),)
-            case Sweep() as sweep:
-                return (wanted_sweep(self._renderer, desired, sweep),)
+            case Job() | Sweep() as job:
+                return wanted_job(self._renderer, desired, job)
         raise TerminalError(
             f"SageMaker takes no {desired.resource.kind}", reason=Reason.INVALID_SPEC
         )
@@ -276,6 +289,13 @@ class SageMakerAdapter(Adapter, ChecksSpecs, CountsCalls, Estimates, FindsOrphan
         self, external: External, body: bytes, headers: Mapping[str, str]
     ) -> InferReply:
         return await invoke(self.api, external, body, headers)
+
+    async def read_log(
+        self, external: External, stream: Literal["stdout", "stderr"], offset: int
+    ) -> LogChunk:
+        if stream == "stderr":  # CloudWatch has both in one
+            return LogChunk(b"", offset, complete=True)
+        return await self._logs.read(external, offset)
 
     def classify(self, exception: Exception) -> ErrorClass:
         error = adapter_error(exception, changes=True)

@@ -9,9 +9,14 @@ from pydantic import JsonValue
 from windlass_adapters.base import TerminalError, Wanted
 from windlass_adapters.sagemaker.deployments import ENDPOINT_ROLE
 from windlass_adapters.sagemaker.jobs import RUN_ROLE
+from windlass_adapters.sagemaker.names import LIMIT_TAG
+from windlass_adapters.sagemaker.processing import PROCESSING_ROLE
 from windlass_adapters.sagemaker.rates import Rates, dollars
+from windlass_adapters.sagemaker.transforms import TRANSFORM_ROLE
 from windlass_adapters.sagemaker.tuning import TUNING_ROLE
 from windlass_schemas import Reason
+
+_RUNS = (RUN_ROLE, TUNING_ROLE, PROCESSING_ROLE, TRANSFORM_ROLE)
 
 
 def _fleet(wanted: Wanted) -> dict[str, tuple[str, int]]:
@@ -40,7 +45,7 @@ def _cost(rates: Rates, wanted: Wanted) -> str:
         if hourly is None:
             return f"{sizes} (no rate known)" if sizes else ""
         return f"at most {dollars(hourly)} an hour ({sizes}), twice that during an update"
-    if wanted.role in (RUN_ROLE, TUNING_ROLE):
+    if wanted.role in _RUNS:
         return _run_cost(rates, wanted)
     return ""
 
@@ -48,20 +53,40 @@ def _cost(rates: Rates, wanted: Wanted) -> str:
 def _run_cost(rates: Rates, wanted: Wanted) -> str:
     request = wanted.body["request"]
     assert isinstance(request, dict)
-    definition = request.get("TrainingJobDefinition", request)
-    jobs = _jobs(request)
-    assert isinstance(definition, dict)
-    resources, stopping = definition["ResourceConfig"], definition["StoppingCondition"]
-    assert isinstance(resources, dict)
-    assert isinstance(stopping, dict)
-    machines = int(str(resources["InstanceCount"]))
-    rate = rates.by_type.get(str(resources["InstanceType"]))
+    jobs, (type_, machines, seconds) = _jobs(request), _fleet_of_run(wanted, request)
+    rate = rates.by_type.get(type_)
     if rate is None:
-        return f"{machines} x {resources['InstanceType']} (no rate known)"
-    hours = int(str(stopping["MaxRuntimeInSeconds"])) / 3600
-    each = f"{machines} x {resources['InstanceType']} for {hours:g} h at most"
+        return f"{machines} x {type_} (no rate known)"
+    hours = seconds / 3600
+    each = f"{machines} x {type_} for {hours:g} h at most"
     many = f", {jobs} times" if jobs > 1 else ""
     return f"at most {dollars(rate * machines * hours * jobs)} ({each}{many})"
+
+
+def _fleet_of_run(wanted: Wanted, request: Mapping[str, JsonValue]) -> tuple[str, int, int]:
+    """Instance type, machines, and the seconds that they may take."""
+    definition = request.get("TrainingJobDefinition", request)
+    assert isinstance(definition, dict)
+    if wanted.role == TRANSFORM_ROLE:
+        machines, seconds = definition["TransformResources"], _tag(wanted, LIMIT_TAG)
+    else:
+        if wanted.role == PROCESSING_ROLE:
+            resources = definition["ProcessingResources"]
+            assert isinstance(resources, dict)
+            machines = resources["ClusterConfig"]
+        else:
+            machines = definition["ResourceConfig"]
+        stopping = definition["StoppingCondition"]
+        assert isinstance(stopping, dict)
+        seconds = stopping["MaxRuntimeInSeconds"]
+    assert isinstance(machines, dict)
+    return str(machines["InstanceType"]), int(str(machines["InstanceCount"])), int(str(seconds))
+
+
+def _tag(wanted: Wanted, name: str) -> JsonValue:
+    tags = wanted.body["tags"]
+    assert isinstance(tags, dict)
+    return tags[name]
 
 
 def _jobs(request: Mapping[str, JsonValue]) -> int:
@@ -98,5 +123,5 @@ def what_remains(rates: Rates, wanted: Sequence[Wanted], *, orphaned: bool) -> s
         left = [f"{w.role} {w.name}" for w in wanted]
         money = cost_of(rates, wanted)
         return f"left behind: {', '.join(left)}" + (f"; {money}" if money else "")
-    kept = [w for w in wanted if w.role in (RUN_ROLE, TUNING_ROLE)]
+    kept = [w for w in wanted if w.role in _RUNS]
     return f"its outputs stay in S3 below {kept[0].body['folder']}" if kept else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import JsonValue
 
@@ -24,6 +25,7 @@ from windlass_adapters.sagemaker.fleets import (
     update_policy,
     variants_of,
 )
+from windlass_adapters.sagemaker.joboptions import JobOptions
 from windlass_adapters.sagemaker.names import (
     Identity,
     endpoint_name,
@@ -36,6 +38,7 @@ from windlass_adapters.sagemaker.params import (
     DeploymentOptions,
     SageMakerParams,
     Variant,
+    Vpc,
 )
 from windlass_adapters.sagemaker.storage import Keys
 from windlass_schemas import (
@@ -57,6 +60,19 @@ HASH = 10
 """Characters of the hash in a name."""
 
 Json = dict[str, JsonValue]
+
+
+class Place(NamedTuple):
+    """An artifact in S3."""
+
+    url: str
+    digest: str
+    format: str
+
+
+def vpc_config(vpc: Vpc) -> Json:
+    """A network as every request of SageMaker has it."""
+    return {"Subnets": list(vpc.subnets), "SecurityGroupIds": list(vpc.security_groups)}
 
 
 def name_digest(name: str) -> str:
@@ -93,8 +109,10 @@ class Renderer:
         variants = variants_of(deployment.spec, options, self.params)
         models: dict[str, Wanted] = {}
         for variant in variants:
-            model = self._model(desired, options, variant, (url, artifact.digest, format_))
-            models[variant.name] = model
+            image = variant.image or options.image
+            place = Place(url, artifact.digest, format_)
+            env = {**options.env, **variant.env}
+            models[variant.name] = self.model(desired, options, place, image, env)
         wanted += {model.name: model for model in models.values()}.values()
         config = self._config(desired, deployment.spec, options, (variants, models))
         endpoint = self._endpoint(desired, deployment, options, (variants, config))
@@ -115,27 +133,27 @@ class Renderer:
         body: Json = {"artifact": artifact.model_dump(mode="json"), "format": format_}
         return Wanted(ARTIFACT_ROLE, key, name_digest(key), body)
 
-    def _tags(self, desired: Desired, options: DeploymentOptions) -> Json:
+    def _tags(self, desired: Desired, options: DeploymentOptions | JobOptions) -> Json:
         tags = self.identity.tags(desired.owner, {**self.params.tags, **options.tags})
         return dict(tags)
 
-    def _model(
+    def model(
         self,
         desired: Desired,
-        options: DeploymentOptions,
-        variant: Variant,
-        artifact: tuple[str, str, str],
+        options: DeploymentOptions | JobOptions,
+        place: Place,
+        image: str | None,
+        env: Mapping[str, str],
     ) -> Wanted:
-        url, digest, format_ = artifact
-        image = variant.image or options.image or self.params.images.get(format_)
+        """An artifact in a container. Raises TerminalError when there is no image for it."""
+        image = image or self.params.images.get(place.format)
         if image is None:
             raise TerminalError(
-                f"there is no container image for {format_}: set spec.options.image, or"
-                f" params.images.{format_} of the Target",
+                f"there is no container image for {place.format}: set spec.options.image, or"
+                f" params.images.{place.format} of the Target",
                 reason=Reason.INVALID_SPEC,
             )
-        container: Json = {"Image": image, "ModelDataUrl": url}
-        env = {**options.env, **variant.env}
+        container: Json = {"Image": image, "ModelDataUrl": place.url}
         if env:
             container["Environment"] = dict(env)
         request: Json = {
@@ -144,11 +162,8 @@ class Renderer:
             "EnableNetworkIsolation": options.isolated,
         }
         if options.vpc is not None:
-            request["VpcConfig"] = {
-                "Subnets": list(options.vpc.subnets),
-                "SecurityGroupIds": list(options.vpc.security_groups),
-            }
-        name = self._hashed(desired, {"request": request, "artifact": digest})
+            request["VpcConfig"] = vpc_config(options.vpc)
+        name = self._hashed(desired, {"request": request, "artifact": place.digest})
         body: Json = {"request": request, "tags": self._tags(desired, options)}
         return Wanted(MODEL_ROLE, name, name_digest(name), body)
 
@@ -249,10 +264,28 @@ def deployment_faults(deployment: Deployment) -> Iterator[tuple[str, str]]:
         yield "spec.resources", "SageMaker sells whole instances; use spec.options.instanceType"
     yield from _scaling_faults(spec, options)
     serverless = options.serverless or any(v.serverless for v in options.variants)
-    if spec.replicas is not None and serverless:
-        yield "spec.replicas", "a serverless endpoint has none; leave it out"
+    if serverless:
+        yield from _serverless_faults(spec, options)
     if options.updates.rolling is not None and (serverless or len(options.variants) > 1):
         yield "spec.options.updates.rolling", "is for one variant with instances; use blueGreen"
+
+
+def _serverless_faults(
+    spec: DeploymentSpec, options: DeploymentOptions
+) -> Iterator[tuple[str, str]]:
+    if spec.replicas is not None:
+        yield "spec.replicas", "a serverless endpoint has none; leave it out"
+    if len(options.variants) > 1:
+        yield "spec.options.variants", "a serverless endpoint has one variant; AWS takes no more"
+    if options.max_hourly_cost is not None:
+        yield (
+            "spec.options.maxHourlyCost",
+            "a serverless endpoint costs by the request; bound it with maxConcurrency",
+        )
+    for field in ("vpc", "isolated", "volume", "startup_timeout"):
+        if getattr(options, field):
+            name = "startupTimeout" if field == "startup_timeout" else field
+            yield f"spec.options.{name}", "AWS has none for a serverless endpoint; leave it out"
 
 
 def _scaling_faults(spec: DeploymentSpec, options: DeploymentOptions) -> Iterator[tuple[str, str]]:

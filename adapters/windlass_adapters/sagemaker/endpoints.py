@@ -28,7 +28,13 @@ from windlass_adapters.sagemaker.api import SCALING
 from windlass_adapters.sagemaker.deployments import ENDPOINT_ROLE, name_digest
 from windlass_adapters.sagemaker.errors import AbsentError, BusyError, ExistsError, passes
 from windlass_adapters.sagemaker.immutables import Backend
-from windlass_adapters.sagemaker.inplace import detail_of, in_place, whole
+from windlass_adapters.sagemaker.inplace import (
+    detail_of,
+    in_place,
+    refuse_to_serverless,
+    retagged,
+    whole,
+)
 from windlass_adapters.sagemaker.inventory import Known
 from windlass_adapters.sagemaker.names import (
     FLEET_TAG,
@@ -151,9 +157,9 @@ class Endpoints:
             return ""
         age = (now - made).total_seconds()
         ttl, idle = known.tags.get(TTL_TAG), known.tags.get(IDLE_TAG)
-        if ttl is not None and age > float(ttl):
+        if ttl and age > float(ttl):
             return f"its ttl of {format_duration(timedelta(seconds=float(ttl)))} is over"
-        if idle is None or age < float(idle):
+        if not idle or age < float(idle):
             return ""
         variants = [text(v, "VariantName") for v in parts(known.answer, "ProductionVariants")]
         if await self._idle.is_idle(name, variants, float(idle)):
@@ -248,6 +254,7 @@ class Endpoints:
         config = str(wanted.body["config"])
         alarms = wanted.body["alarms"]
         assert isinstance(alarms, list)
+        refuse_to_serverless(wanted, known.answer)
         await refuse_alarm(self._backend.api, [str(alarm) for alarm in alarms])
         configs = await self._backend.inventory.configs.get()
         answer = await self._backend.api.sagemaker(
@@ -298,7 +305,7 @@ class Endpoints:
 
     async def _retag(self, known: Known, wanted: Wanted) -> None:
         arn = text(known.answer, "EndpointArn")
-        missing = {k: v for k, v in _tags(wanted).items() if known.tags.get(k) != v}
+        missing = retagged(_tags(wanted), known.tags)
         if missing:
             await self._backend.add_tags(arn, missing)
             known.tags |= missing

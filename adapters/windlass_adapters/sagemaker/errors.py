@@ -229,6 +229,8 @@ def _by_text(code: str, message: str, said: str) -> AdapterError | None:
         return BusyError(f"{said}; waiting until it is done")
     if _EXISTS_TEXT.search(message):
         return ExistsError(said)
+    if said.startswith("Stop") and not _ABSENT_TEXT.search(message):
+        return BusyError(f"{said}; it has ended meanwhile, looking again")
     if _ROLE_TEXT.search(message):
         return ForbiddenError(f"{said}; let SageMaker assume the role (its trust policy)")
     if _ABSENT_TEXT.search(message):

@@ -19,14 +19,18 @@ from windlass_adapters.sagemaker.immutables import Backend
 from windlass_adapters.sagemaker.jobs import RUN_ROLE
 from windlass_adapters.sagemaker.names import FLEET_TAG, INSTANCE_TAG, OWNER_TAG, REF_TAG
 from windlass_adapters.sagemaker.rates import dollars
+from windlass_adapters.sagemaker.training import Training
 
 
 class Garbage:
     """Looks for what nobody declares."""
 
-    def __init__(self, backend: Backend, grace: timedelta) -> None:
+    def __init__(
+        self, backend: Backend, grace: timedelta, unsearchable: Sequence[Training] = ()
+    ) -> None:
         self._backend = backend
         self._grace = grace
+        self._unsearchable = unsearchable
 
     async def orphans(self, living: Collection[Owner]) -> Sequence[Orphan]:
         """Everything of this installation whose owner is none of the living."""
@@ -62,13 +66,35 @@ class Garbage:
             running = text(record, "TrainingJobStatus") == "InProgress"
             if running and tags.get(OWNER_TAG) not in living:
                 resources = part(record, "ResourceConfig")
-                type_ = text(resources, "InstanceType")
-                fleet = {"": (type_, count(resources, "InstanceCount") or 1)}
-                hourly = self._backend.rates.hourly(fleet)
-                cost = "no rate known" if hourly is None else f"{dollars(hourly)} an hour"
+                cost = self._of_machines(resources)
                 name, since = text(record, "TrainingJobName"), moment(record, "CreationTime")
                 found.append(_orphan(RUN_ROLE, name, tags, since, cost, free=False))
+        for part_ in self._unsearchable:
+            found += await self._batch(living, part_)
         return found
+
+    async def _batch(self, living: Collection[str], runs: Training) -> list[Orphan]:
+        """Running jobs of a kind that Search does not know."""
+        own = self._backend.identity.tag
+        tagged = await self._backend.inventory.tagged(runs.type, INSTANCE_TAG, own)
+        left = {n: tags for n, tags in tagged.items() if tags.get(OWNER_TAG) not in living}
+        if not left:
+            return []
+        running = await runs.running()
+        found = []
+        for name in sorted(left.keys() & running.keys()):
+            answer = await self._describe(runs.noun, name)
+            if answer is not None:
+                cost = self._of_machines(runs.machines(answer))
+                since = moment(answer, "CreationTime")
+                found.append(_orphan(runs.role, name, left[name], since, cost, free=False))
+        return found
+
+    def _of_machines(self, resources: Answer) -> str:
+        type_ = text(resources, "InstanceType")
+        fleet = {"": (type_, count(resources, "InstanceCount") or 1)}
+        hourly = self._backend.rates.hourly(fleet)
+        return "no rate known" if hourly is None else f"{dollars(hourly)} an hour"
 
     async def _unused(self, living: Collection[str]) -> list[Orphan]:
         """Configs that no endpoint has, and models that no such config needs."""

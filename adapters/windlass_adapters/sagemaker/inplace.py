@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
-from windlass_adapters.base import Change, Found, Wanted
+from windlass_adapters.base import Change, Found, TerminalError, Wanted
 from windlass_adapters.sagemaker.answers import Answer, number, part, parts, text
-from windlass_adapters.sagemaker.names import TRIED_TAG
+from windlass_adapters.sagemaker.names import IDLE_TAG, TRIED_TAG, TTL_TAG
+from windlass_schemas import Reason
 
 
 def detail_of(answer: Answer, tags: Mapping[str, str]) -> dict[str, JsonValue]:
@@ -64,6 +65,20 @@ def in_place(wanted: Wanted, answer: Answer) -> Iterator[dict[str, object]]:
         yield change
 
 
+def refuse_to_serverless(wanted: Wanted, answer: Answer) -> None:
+    """AWS turns serverless capacity into instances, and never back. Raises TerminalError."""
+    fleets = wanted.body["fleets"]
+    assert isinstance(fleets, dict)
+    for variant in parts(answer, "ProductionVariants"):
+        had = whole(variant, "DesiredInstanceCount") or whole(variant, "CurrentInstanceCount")
+        if had and None in fleets.values():
+            raise TerminalError(
+                f"endpoint {wanted.name} has instances, and AWS makes no serverless endpoint of"
+                " one; choose another spec.options.endpointName, or remove the Deployment first",
+                reason=Reason.INVALID_SPEC,
+            )
+
+
 def endpoint_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
     """What the endpoint holds otherwise than wanted, beside its config."""
     held = found.detail.get("endpoint")
@@ -83,6 +98,12 @@ def endpoint_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
                 if len(desired) == 1 and field == "replicas":
                     path = "/spec/replicas"
                 yield Change(path, now.get(field), value)
-    for key, value in tags.items():
-        if labels.get(key) != value:
-            yield Change(f"/tags/{key}", labels.get(key), value)
+    texts = {key: str(value) for key, value in labels.items()}
+    for key, value in retagged({k: str(v) for k, v in tags.items()}, texts).items():
+        yield Change(f"/tags/{key}", texts.get(key), value)
+
+
+def retagged(wanted: Mapping[str, str], held: Mapping[str, str]) -> dict[str, str]:
+    """Tags to set. A limit on its life that is declared no longer is emptied: it would be kept."""
+    found = {key: value for key, value in wanted.items() if held.get(key) != value}
+    return found | {key: "" for key in (TTL_TAG, IDLE_TAG) if held.get(key) and key not in wanted}

@@ -12,6 +12,8 @@ from windlass_adapters.sagemaker.deployments import (
 from windlass_adapters.sagemaker.immutables import Backend
 from windlass_adapters.sagemaker.jobs import RUN_ROLE
 from windlass_adapters.sagemaker.names import OWNER_TAG
+from windlass_adapters.sagemaker.processing import PROCESSING_ROLE
+from windlass_adapters.sagemaker.transforms import TRANSFORM_ROLE
 from windlass_adapters.sagemaker.tuning import TUNING_ROLE
 
 ROLES = {
@@ -20,6 +22,8 @@ ROLES = {
     "endpoint": ENDPOINT_ROLE,
     "training-job": RUN_ROLE,
     "hyper-parameter-tuning-job": TUNING_ROLE,
+    "processing-job": PROCESSING_ROLE,
+    "transform-job": TRANSFORM_ROLE,
 }
 """Role by the type in an ARN."""
 

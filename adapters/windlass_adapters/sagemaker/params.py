@@ -13,6 +13,7 @@ from windlass_schemas.scalars import Duration
 ROLE = r"^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+$"
 S3_URI = r"^s3://[^\s/]+(/\S*)?$"
 AWS_NAME = r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$"
+KMS_KEY = r"^[a-zA-Z0-9:/_-]{1,2048}$"
 INSTANCE_TYPE = r"^ml\.[a-z0-9-]+\.[a-z0-9]+$"
 _TAG = r"^[\w .:/=+@-]{1,128}$"
 
@@ -113,6 +114,13 @@ class Serverless(Frozen):
     """MB."""
     max_concurrency: int = Field(default=5, ge=1, le=200)
     provisioned_concurrency: int | None = Field(default=None, ge=1, le=200)
+    """How much of it is kept ready; not more than ``maxConcurrency``."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Serverless:
+        if (self.provisioned_concurrency or 0) > self.max_concurrency:
+            raise ValueError("provisionedConcurrency must not be above maxConcurrency")
+        return self
 
 
 class Variant(Frozen):
@@ -236,7 +244,7 @@ class DeploymentOptions(Frozen):
     vpc: Vpc | None = None
     isolated: bool = False
     """No network from inside the container."""
-    kms_key: str | None = Field(default=None, min_length=1)
+    kms_key: str | None = Field(default=None, pattern=KMS_KEY)
     volume: int | None = Field(default=None, ge=1, le=512)
     """GB of storage for each instance."""
     startup_timeout: Duration | None = None
@@ -268,38 +276,3 @@ class DeploymentOptions(Frozen):
         if not 60 <= seconds <= 3600:
             raise ValueError("startupTimeout is 1m at least and 1h at most")
         return self
-
-
-class Spot(Frozen):
-    """Cheaper machines that AWS may take back."""
-
-    max_wait: Duration
-    """How long the Job may take with all waiting for machines; ``timeLimit`` at least."""
-    checkpoints: bool = True
-    """Keep ``/opt/ml/checkpoints`` in S3, so that an interrupted Job goes on. Without, it begins
-    from the start each time."""
-
-
-class JobOptions(Frozen):
-    """How a Job or the children of a Sweep run on SageMaker training."""
-
-    instance_type: str | None = Field(default=None, pattern=INSTANCE_TYPE)
-    instances: int = Field(default=1, ge=1, le=100)
-    """Machines that one attempt has."""
-    volume: int = Field(default=30, ge=1, le=16384)
-    """GB of storage for each machine."""
-    channels: dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")],
-        Annotated[str, Field(pattern=S3_URI)],
-    ] = {}
-    """Data in S3, by channel: reaches the script below ``/opt/ml/input/data``."""
-    metrics: dict[Annotated[str, Field(min_length=1, max_length=255)], str] = {}
-    """Numbers that CloudWatch keeps, by name: a regular expression with one group."""
-    spot: Spot | None = None
-    """Run on spare machines."""
-    role: str | None = Field(default=None, pattern=ROLE)
-    vpc: Vpc | None = None
-    isolated: bool = False
-    """No network from inside the container."""
-    kms_key: str | None = Field(default=None, min_length=1)
-    tags: Tags = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from windlass_adapters.base import State
+from windlass_adapters.sagemaker.answers import Answer, count, moment, part
 from windlass_adapters.sagemaker.errors import passes
 from windlass_schemas import Reason
 
@@ -43,3 +44,12 @@ def run_state(status: str, secondary: str, failure: str) -> RunState:
             return State.FAILED, reason, failure or "SageMaker gives no reason", not passes(failure)
         case _:
             return State.PROGRESSING, None, status, True
+
+
+def run_out(answer: Answer, word: str) -> bool:
+    """Whether a job ended when its time was over: AWS's words for that are not known."""
+    limit = count(part(answer, "StoppingCondition"), "MaxRuntimeInSeconds")
+    began, ended = moment(answer, f"{word}StartTime"), moment(answer, f"{word}EndTime")
+    if limit is None or began is None or ended is None:
+        return False
+    return (ended - began).total_seconds() >= limit

@@ -123,6 +123,19 @@ class Storage:
         """What identifies somebody else's object: VersionId, ETag, ContentLength."""
         return await self._api.call("s3", "HeadObject", Bucket=bucket, Key=key)
 
+    async def holds(self, bucket: str, key: str) -> bool:
+        """Whether an object is there; for a key that ends with a slash, anything below it."""
+        try:
+            if key.endswith("/"):
+                listed = await self._api.call(
+                    "s3", "ListObjectsV2", Bucket=bucket, Prefix=key, MaxKeys=1
+                )
+                return any(parts(listed, "Contents"))
+            await self.version(bucket, key)
+        except AbsentError:
+            return False
+        return True
+
     async def delete(self, key: str) -> None:
         """Remove an object and any unfinished upload of it. Absent is success."""
         await self._s3("DeleteObject", Key=key)

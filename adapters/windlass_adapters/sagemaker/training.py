@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -49,6 +49,12 @@ class Training:
 
     noun = "TrainingJob"
     role = RUN_ROLE
+    type = "sagemaker:training-job"
+    """As tag queries name it."""
+    log_group = "TrainingJobs"
+    """Below ``/aws/sagemaker`` in CloudWatch."""
+    log_mark = "/"
+    """What follows its name in the names of its log streams."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -64,6 +70,24 @@ class Training:
             MaxResults=PAGE,
         )
         return {text(job, f"{self.noun}Name"): self._mark(job) async for job in pages}
+
+    async def ended(self, name: str) -> datetime | None:
+        """When it ended; None while it goes on. What is not there any more ended long ago."""
+        held = self._known.get(name)
+        if held is not None and text(held[0], f"{self.noun}Status") in TERMINAL:
+            answer = held[0]
+        elif (read := await self._read(name)) is None:
+            return datetime.fromtimestamp(0, UTC)
+        else:
+            answer = read[0]
+        if text(answer, f"{self.noun}Status") not in TERMINAL:
+            return None
+        end = moment(answer, f"{self.noun.removesuffix('Job')}EndTime")
+        return end or datetime.fromtimestamp(0, UTC)
+
+    async def running(self) -> dict[str, tuple[str, datetime | None]]:
+        """What is under way in the account, ours or not: status and time of change, by name."""
+        return await self._running.get()
 
     def _mark(self, answer: Answer) -> tuple[str, datetime | None]:
         return text(answer, f"{self.noun}Status"), moment(answer, "LastModifiedTime")
@@ -122,11 +146,15 @@ class Training:
         """What it has left behind, under the names that were declared."""
         model = text(part(answer, "ModelArtifacts"), "S3ModelArtifacts")
         folder = model.rpartition("/")[0]
-        return declared(tags, {OUTPUTS[0]: model, OUTPUTS[1]: f"{folder}/{OUTPUTS[1]}"})
+        return declared(tags, {OUTPUTS[0]: model, OUTPUTS[1]: f"{folder}/{OUTPUTS[1]}"}.get)
+
+    def machines(self, answer: Answer) -> Answer:
+        """What says on which machines it runs."""
+        return part(answer, "ResourceConfig")
 
     def detail(self, answer: Answer) -> Json:
         """What the status shows."""
-        resources = part(answer, "ResourceConfig")
+        resources = self.machines(answer)
         shown: Json = {
             "status": text(answer, f"{self.noun}Status"),
             "secondary": text(answer, "SecondaryStatus"),
@@ -183,7 +211,7 @@ class Training:
         code, inputs = uploads["code"], uploads["inputs"]
         assert isinstance(inputs, dict)
         if code:
-            await self._upload_code(f"{folder}{CODE}", _texts(code))
+            await self.upload_code(f"{folder}{CODE}", code)
             hyper = request[parameters]
             assert isinstance(hyper, dict)
             hyper["sagemaker_submit_directory"] = json.dumps(keys.url(f"{folder}{CODE}"))
@@ -199,17 +227,26 @@ class Training:
                 where = source["S3DataSource"]
                 assert isinstance(where, dict)
                 artifact = Artifact.model_validate(given)
-                where["S3Uri"] = await self._input(f"{folder}input/", artifact)
-        request["OutputDataConfig"] = {"S3OutputPath": keys.url(f"{folder}output")}
-        if request.get("EnableManagedSpotTraining"):
-            request["CheckpointConfig"] = {"S3Uri": keys.url(f"{folder}checkpoints")}
+                where["S3Uri"] = await self.input(f"{folder}input/", artifact)
+        output = request.setdefault("OutputDataConfig", {})
+        assert isinstance(output, dict)
+        output["S3OutputPath"] = keys.url(f"{folder}output")
+        checkpoints = request.get("CheckpointConfig")
+        if isinstance(checkpoints, dict):
+            checkpoints["S3Uri"] = keys.url(f"{folder}checkpoints")
 
-    async def _upload_code(self, key: str, code: Mapping[str, str]) -> None:
+    async def upload_code(
+        self, key: str, code: JsonValue, more: Mapping[str, str] | None = None
+    ) -> None:
+        """The program's files, by digest, and texts of our own, as one archive."""
         storage, artifacts = self._backend.storage, self._backend.artifacts
         if await storage.has(key):
             return
         async with self._scratch() as folder:
-            files = {path: artifacts.path(digest) for path, digest in code.items()}
+            files = {path: artifacts.path(digest) for path, digest in _texts(code).items()}
+            for name, text_ in (more or {}).items():
+                files[name] = folder / name
+                await asyncio.to_thread(files[name].write_text, text_)
             archive = await asyncio.to_thread(packing.pack, files, folder / CODE)
             await storage.upload(key, archive)
 
@@ -218,7 +255,7 @@ class Training:
         with tempfile.TemporaryDirectory(dir=self._backend.scratch) as folder:
             yield Path(folder)
 
-    async def _input(self, folder: str, artifact: Artifact) -> str:
+    async def input(self, folder: str, artifact: Artifact) -> str:
         """Where an input lies in S3; uploaded if it does not yet."""
         if artifact.url is not None:
             return artifact.url
@@ -247,18 +284,20 @@ class Training:
         if not self._backend.identity.owns(owner, tags):
             raise conflict(f"job {external.name}", tags)
         status = text(answer, f"{self.noun}Status")
-        name = {f"{self.noun}Name": external.name}
         if status == "InProgress":
+            name = {f"{self.noun}Name": external.name}
             await self._backend.api.sagemaker(f"Stop{self.noun}", **name)
         elif status in TERMINAL:
             base = external.name.rpartition("-a")[0]
             folder = f"{self._backend.storage.keys.folder(owner)}{base}/"
             for below in (CODE, "input/", "checkpoints/"):
                 await self._backend.storage.delete_folder(f"{folder}{below}")
-            try:
-                await self._backend.api.sagemaker(f"Delete{self.noun}", **name)
-            except AbsentError:
-                return
+            await self.forget(external.name, answer)
+
+    async def forget(self, name: str, answer: Answer) -> None:
+        """Remove the record of what is over."""
+        with suppress(AbsentError):
+            await self._backend.api.sagemaker(f"Delete{self.noun}", **{f"{self.noun}Name": name})
 
 
 def _texts(value: JsonValue) -> dict[str, str]:
@@ -274,12 +313,11 @@ def outputs_tags(outputs: Mapping[str, str]) -> dict[str, str]:
     return {f"{_OUTPUT_TAG}{name}": path for name, path in outputs.items()}
 
 
-def declared(tags: Mapping[str, str], places: Mapping[str, str]) -> dict[str, Artifact]:
-    """The declared outputs, at the places where they lie."""
+def declared(tags: Mapping[str, str], place_of: Callable[[str], str | None]) -> dict[str, Artifact]:
+    """The declared outputs, at the addresses where they lie."""
     found = {}
     for tag, path in tags.items():
-        if tag.startswith(_OUTPUT_TAG) and places.get(path):
-            url = places[path]
+        if tag.startswith(_OUTPUT_TAG) and (url := place_of(path)):
             found[tag.removeprefix(_OUTPUT_TAG)] = Artifact(
                 digest=digest_of({"url": url}), size=0, name=path, url=url
             )

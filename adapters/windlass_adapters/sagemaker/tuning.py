@@ -14,16 +14,15 @@ from pydantic import JsonValue
 from windlass_adapters.base import Desired, External, Found, Owner, State, Wanted
 from windlass_adapters.sagemaker.answers import Answer, number, part, text
 from windlass_adapters.sagemaker.deployments import Renderer
+from windlass_adapters.sagemaker.joboptions import JobOptions
 from windlass_adapters.sagemaker.jobs import (
     OUTPUTS,
     Json,
-    check,
     hyper_parameters,
     training,
     wanted,
 )
 from windlass_adapters.sagemaker.names import TUNING_LIMIT
-from windlass_adapters.sagemaker.params import JobOptions
 from windlass_adapters.sagemaker.training import Training, declared
 from windlass_schemas import BEST_PARAMS, Artifact, Range, Reason, Sweep, digest_of
 
@@ -44,7 +43,6 @@ TUNING_ROLE = "sweep"
 
 def wanted_sweep(renderer: Renderer, desired: Desired, sweep: Sweep) -> Wanted:
     """The one tuning job of a Sweep."""
-    check(sweep)
     spec, options = sweep.spec, JobOptions.model_validate(sweep.spec.options)
     definition, uploads = training(renderer, desired, spec, options)
     definition["StaticHyperParameters"] = hyper_parameters(spec)
@@ -69,8 +67,7 @@ def wanted_sweep(renderer: Renderer, desired: Desired, sweep: Sweep) -> Wanted:
         },
         "TrainingJobDefinition": definition,
     }
-    made = wanted(renderer, desired, spec, (request, uploads), TUNING_LIMIT)
-    return Wanted(TUNING_ROLE, made.name, made.digest, made.body, completes=True)
+    return wanted(renderer, desired, spec, (request, uploads), TUNING_ROLE, TUNING_LIMIT)
 
 
 def _ranges(ranges: Mapping[str, Range], *, encoded: bool) -> Json:
@@ -104,6 +101,8 @@ class Tuning(Training):
 
     noun = "HyperParameterTuningJob"
     role = TUNING_ROLE
+    type = "sagemaker:hyper-parameter-tuning-job"
+    log_mark = "-"  # of its children
 
     async def request(self, wanted: Wanted) -> Json:
         request = json.loads(json.dumps(wanted.body["request"]))
@@ -135,7 +134,7 @@ class Tuning(Training):
         content = json.dumps(params, sort_keys=True)
         place = text(part(definition, "OutputDataConfig"), "S3OutputPath").rstrip("/")
         folder = f"{place}/{name}/output"
-        found = declared(tags, {path: f"{folder}/{path}" for path in OUTPUTS})
+        found = declared(tags, {path: f"{folder}/{path}" for path in OUTPUTS}.get)
         found[BEST_PARAMS] = Artifact(
             digest=digest_of(dict(params)), size=len(content), name="best.json", text=content
         )

@@ -15,7 +15,14 @@ from windlass.api.problems import ProblemError
 from windlass.api.runtime import Runtime
 from windlass.api.views import Problem
 from windlass.store.base import ExternalRecord, Object, RecordState
-from windlass_adapters.base import AdapterError, External, LogChunk, ReadsLogs, TransientError
+from windlass_adapters.base import (
+    SERVING_ROLES,
+    AdapterError,
+    External,
+    LogChunk,
+    ReadsLogs,
+    TransientError,
+)
 
 Stream = Literal["stdout", "stderr"]
 BOTH: tuple[Stream, Stream] = ("stdout", "stderr")
@@ -28,9 +35,10 @@ PATIENCE = 100
 
 
 def latest_run(found: Object) -> ExternalRecord | None:
-    """The newest run of an object; of an object without runs, the newest thing that it holds."""
+    """The newest run of an object; without runs, what serves, or the newest thing that it holds."""
     records = [r for r in found.externals if r.state is not RecordState.GONE]
-    runs = [r for r in records if r.wanted.completes] or records
+    runs = [r for r in records if r.wanted.completes]
+    runs = runs or [r for r in records if r.wanted.role in SERVING_ROLES] or records
     started = [r for r in runs if r.state is not RecordState.INTENDED] or runs
     return max(started, key=lambda r: (r.generation, r.attempt), default=None)
 

@@ -71,7 +71,8 @@ def _planned(s: Situation) -> Plan:
     if s.refusal is not None:
         return _refused(s, plan_runs(s, None) if runs else plan_lasting(s, _last_applied(s)))
     if not s.blockers:
-        return plan_runs(s, completing[0]) if completing else plan_lasting(s, s.wanted)
+        needs = tuple(w for w in s.wanted if not w.completes)
+        return plan_runs(s, completing[0], needs) if completing else plan_lasting(s, needs)
     result = plan_runs(s, None) if runs else plan_lasting(s, _last_applied(s))
     return _blocked(s, result)
 

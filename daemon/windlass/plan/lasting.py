@@ -261,6 +261,11 @@ def is_ignored(path: str, pointers: tuple[str, ...]) -> bool:
     return any(path == field or path.startswith(field + "/") for field in fields)
 
 
+def leftovers(s: Situation, wanted: tuple[Wanted, ...]) -> Plan:
+    """Removes what lasts and is no longer wanted, and looks at nothing else."""
+    return _remove_leftovers(s, wanted, [], [])
+
+
 def _remove_leftovers(
     s: Situation, wanted: tuple[Wanted, ...], settled: list[Found], records: list[ExternalRecord]
 ) -> Plan:

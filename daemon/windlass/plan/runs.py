@@ -2,6 +2,7 @@
 
 A run is known by the digest of everything that decides its result. A digest that has succeeded once
 is never run again, whether the backend remembers it or not; going back to it costs nothing.
+What a run needs (a model that it applies) is made before it and goes when no run can need it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from windlass.plan.lasting import leftovers, plan_lasting
 from windlass.plan.situation import (
     Plan,
     Situation,
+    Step,
     Verdict,
     create,
     delete,
@@ -21,7 +24,7 @@ from windlass.plan.situation import (
     unknown,
 )
 from windlass.store.base import ExternalRecord, RecordState
-from windlass_adapters.base import Absent, Found, Observation, State, Unknown, Wanted
+from windlass_adapters.base import Absent, Create, Found, Observation, State, Unknown, Wanted
 from windlass_schemas import Job, Reason, Sweep
 
 INFRASTRUCTURE_RETRIES = 3
@@ -36,8 +39,11 @@ DECIDED = frozenset({Reason.CANCELLED, Reason.UNSCHEDULABLE})
 _ACTIVE = (RecordState.INTENDED, RecordState.CREATED, RecordState.DELETING)
 
 
-def plan_runs(s: Situation, wanted: Wanted | None) -> Plan:
-    """Bring our books up to date, then say what comes next. ``wanted`` is None while blocked."""
+def plan_runs(s: Situation, wanted: Wanted | None, needs: tuple[Wanted, ...] = ()) -> Plan:
+    """Bring our books up to date, then say what comes next. ``wanted`` is None while blocked.
+
+    ``needs`` is what must be there, and live, before a run may begin.
+    """
     runs = [_look(s, record) for record in s.object.externals if record.wanted.completes]
     changed = tuple(r for r in runs if r not in s.object.externals)
     runs = [r for r in runs if r.state is not RecordState.GONE]
@@ -49,7 +55,28 @@ def plan_runs(s: Situation, wanted: Wanted | None) -> Plan:
         active = any(r.state in _ACTIVE for r in runs)
         after = s.poll if active else s.resync
         return Plan(progressing(s, "waiting", health="Unknown", after=after), records=changed)
-    return replace(_next(s, wanted, runs), records=changed)
+    result = _next(s, wanted, runs)
+    begins = next((step for step in result.steps if isinstance(step.action, Create)), None)
+    if begins is not None:
+        result = _prepared(s, needs, result, begins)
+    elif result.verdict.ready == "True" and not result.steps and not _going(runs):
+        left = leftovers(s, needs)
+        result = replace(result, steps=left.steps, records=left.records)
+    return replace(result, records=(*changed, *result.records))
+
+
+def _going(runs: Sequence[ExternalRecord]) -> bool:
+    return any(r.state in _ACTIVE for r in runs)
+
+
+def _prepared(s: Situation, needs: tuple[Wanted, ...], result: Plan, begins: Step) -> Plan:
+    """What the run needs first; the run itself once all of that lives and nothing else is left."""
+    before = plan_lasting(s, needs)
+    begins = replace(begins, intent=replace(begins.intent, rank=len(needs)))  # it goes first
+    if before.verdict.ready == "True":
+        return replace(result, steps=(begins,), records=before.records)
+    verdict = replace(before.verdict, sync="OutOfSync", outputs=None)
+    return Plan(verdict, (*before.steps, begins) if before.steps else (), before.records)
 
 
 def _look(s: Situation, record: ExternalRecord) -> ExternalRecord:
@@ -152,6 +179,10 @@ def _running(s: Situation, wanted: Wanted, active: ExternalRecord) -> Plan:
     assert isinstance(seen, Found)
     if active.state is RecordState.DELETING:
         return _stop(s, [active], f"removing {name}, which is not whole any more")
+    if seen.retire:  # it stays in our books: how it ended is a result
+        step = delete(s, active, seen.retire)
+        step = replace(step, intent=replace(active, acted_at=s.now))
+        return Plan(progressing(s, f"stopping {name}: {seen.retire}", sync="Synced"), (step,))
     message = seen.message or f"attempt {active.attempt} is running"
     verdict = progressing(s, message, sync="Synced")
     return Plan(replace(verdict, reason=seen.reason or verdict.reason, detail=seen.detail))

@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import partial
 
-import numpy as np
-import orjson
 import structlog
 
+from windlass.serving.batch import Ask, Batch, run
 from windlass.serving.cost import Cost
 from windlass.serving.lanes import Lane
+from windlass.serving.linger import Linger
 from windlass.serving.model import OnnxModel, RunError
 from windlass.serving.orders import Batching
-from windlass.serving.tensors import Array
 
 SHORT = 0.0005
 """Seconds; a model whose runs are shorter may run in the event loop."""
@@ -36,82 +34,10 @@ _BREACH = 0.005
 """Seconds; a run in the event loop that takes longer sends the model to its lanes."""
 _PROOF = 32
 """Short runs in a row before a model may run in the event loop; doubled by each breach."""
-_LINGER = 0.15
-_LONGEST_LINGER = 0.005
 _LOOK_AHEAD = 64
 """Requests of another shape that are passed over in search of batch-mates."""
 
 log = structlog.get_logger()
-
-
-class Batch:
-    """What one run gave, for all the requests in it."""
-
-    def __init__(
-        self, results: Sequence[Array], rows: int, started: float, ended: float, cost: float
-    ) -> None:
-        self.results = results
-        self.rows = rows
-        self.started = started
-        """By ``time.perf_counter``, as ``ended``."""
-        self.ended = ended
-        self.cost = cost
-        """Seconds that the run took of a processor: other work on the machine does not count."""
-
-    def part(self, start: int, stop: int) -> list[Array]:
-        """The results of some rows; of everything when the run was one request's alone."""
-        if stop - start == self.rows:
-            return list(self.results)
-        return [result[start:stop] for result in self.results]
-
-    @cached_property
-    def texts(self) -> list[list[bytes]] | None:
-        """JSON of each row of each output, written once for all; None if it needs more care."""
-        return None if any(map(_needs_care, self.results)) else list(map(_rows, self.results))
-
-
-def _needs_care(result: Array) -> bool:
-    if result.dtype.kind not in "fiu" or result.ndim == 0 or result.size == 0:
-        return True
-    return result.dtype.kind == "f" and not np.isfinite(result).all()
-
-
-def _rows(result: Array) -> list[bytes]:
-    """The elements of each row, without brackets."""
-    flat = np.ascontiguousarray(result).reshape(result.shape[0], -1)
-    text = orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
-    return text[2:-2].split(b"],[")
-
-
-class Ask:
-    """One request in the queue. Exactly one of ``done`` and ``fail`` is called, in the loop."""
-
-    __slots__ = ("arrived", "expires", "inputs", "key", "outputs", "rows")
-
-    def __init__(self, inputs: Sequence[Array], outputs: tuple[str, ...], rows: int) -> None:
-        self.inputs = inputs
-        """In the model's order."""
-        self.outputs = outputs
-        self.rows = rows
-        """Rows along the batch axis; 0 when this request must run alone."""
-        self.key: object = (outputs, *(each.shape[1:] for each in inputs)) if rows else None
-        """Requests with equal keys can run together."""
-        self.arrived = time.perf_counter()
-        self.expires = float("inf")
-        """When nobody waits for it any more, by ``time.perf_counter``."""
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody still waits for the answer."""
-        return True
-
-    @abstractmethod
-    def done(self, batch: Batch, start: int, stop: int) -> None:
-        """The answer is in these rows of the batch."""
-
-    @abstractmethod
-    def fail(self, status: int, message: str) -> None:
-        """There is no answer; ``status`` says why in the words of HTTP."""
 
 
 class BatchQueue:
@@ -134,6 +60,8 @@ class BatchQueue:
         self._loop = asyncio.get_running_loop()
         self.most = batching.max_rows if model.batches else 1
         """Rows of one run, at most."""
+        self.gathers = self.most > 1
+        """Whether requests may run together."""
         self._lanes: list[Lane] = []
         self._wanted_lanes = lanes
         self._free: list[Lane] = []
@@ -142,9 +70,7 @@ class BatchQueue:
         self.hung = 0
         """Lanes that were given up."""
         self._scheduled = False
-        self._linger: asyncio.TimerHandle | None = None
-        self._linger_until = 0.0
-        self._expected = 0
+        self._linger = Linger(self._loop, self._schedule)
         self._proof = _PROOF
         self._short_runs = 0
         for rows, seconds in model.curve:
@@ -162,13 +88,6 @@ class BatchQueue:
         elif not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
-
-    def rows_of(self, inputs: Sequence[Array]) -> int:
-        """Rows of a request along the batch axis; 0 when it must run alone."""
-        if self.most == 1 or not self.model.batches:
-            return 0
-        rows = inputs[0].shape[0]
-        return rows if all(each.shape[0] == rows for each in inputs) else 0
 
     def predicted_wait(self) -> float:
         """Seconds until what waits now is answered."""
@@ -211,6 +130,7 @@ class BatchQueue:
     def awaken(self, model: OnnxModel) -> None:
         """Go on with the model loaded anew."""
         self.model = model
+        self.gathers = self.most > 1 and model.batches
         self.asleep = False
         self._schedule()
 
@@ -262,17 +182,17 @@ class BatchQueue:
         now = time.perf_counter()
         asks: list[Ask] = []
         passed: list[Ask] = []
-        rows = 0
+        rows, key = 0, None
         while waiting and (rows < most or not asks):
             ask = waiting.popleft()
             if ask.expires < now or not ask.wanted:
                 self._drop(ask)
             elif not asks:
                 asks.append(ask)
-                rows = ask.rows
+                rows, key = ask.rows, ask.key
                 if not rows:
                     break
-            elif ask.key == asks[0].key and rows + ask.rows <= most:
+            elif ask.rows and ask.key == key and rows + ask.rows <= most:
                 asks.append(ask)
                 rows += ask.rows
             else:
@@ -303,7 +223,7 @@ class BatchQueue:
             lane = self._free.pop()
             self._lanes.remove(lane)
             lane.close()
-        while self._free and self.waiting and not self._lingers():
+        while self._free and self.waiting and not self._linger.holds(len(self.waiting)):
             asks = self._take(self.cost.worthwhile(self.most))
             if asks:
                 lane = self._free.pop()
@@ -311,41 +231,15 @@ class BatchQueue:
                 then = partial(self._lane_done, lane, asks)
                 lane.submit(partial(run, self.model, asks), then)
 
-    def _lingers(self) -> bool:
-        """Whether it is better to wait a moment for the clients that were just answered."""
-        if self._expected <= 1 or len(self.waiting) >= self._expected:
-            self._stop_linger()
-            return False
-        now = self._loop.time()
-        if now >= self._linger_until:
-            self._stop_linger()
-            return False
-        if self._linger is None:
-            self._linger = self._loop.call_at(self._linger_until, self._linger_ended)
-        return True
-
-    def _linger_ended(self) -> None:
-        self._linger = None
-        self._expected = 0
-        self._schedule()
-
-    def _stop_linger(self) -> None:
-        self._expected = 0
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
-
     def _lane_done(self, lane: Lane, asks: list[Ask], outcome: Batch | Exception) -> None:
         if self._working.pop(lane, None) is None:
             return  # it was given up, and its clients have their answer
         self._free.append(lane)
-        cost, delay = self.cost, self.batching.max_delay
+        delay = self.batching.max_delay
         if delay is None:
-            gains = self.most > 1 and cost.fixed > 2 * cost.row
-            delay = min(_LONGEST_LINGER, _LINGER * cost.fixed) if gains else 0.0
+            delay = self.cost.worth_waiting() if self.most > 1 else 0.0
         if delay > 0 and len(asks) > 1:
-            self._linger_until = self._loop.time() + delay
-            self._expected = min(len(asks), cost.worthwhile(self.most))
+            self._linger.begin(delay, min(len(asks), self.cost.worthwhile(self.most)))
         # The lane gets its next batch before the answers of this one are written.
         if self.waiting:
             self._feed()
@@ -371,11 +265,14 @@ class BatchQueue:
                     start = stop
             except Exception:
                 log.exception("an answer could not be given")
+        if isinstance(outcome, Batch) and outcome.answered:
+            outcome.answered[0].count(outcome)
 
     def _one_by_one(self, asks: list[Ask]) -> None:
         """One of them spoils the batch: each runs alone, so that only that one fails."""
+        self.gathers = self.most > 1 and self.model.batches
         for ask in asks:
-            ask.key, ask.rows = None, 0
+            ask.rows = 0
         self.waiting.extendleft(reversed(asks))
         self._schedule()
 
@@ -394,28 +291,6 @@ class BatchQueue:
 
 def _nobody() -> None:
     raise AssertionError("a model sleeps and nobody can wake it up")
-
-
-def run(model: OnnxModel, asks: Sequence[Ask]) -> Batch | Exception:
-    """Run several requests as one; in the loop or in a lane. What the model refuses comes back."""
-    first = asks[0]
-    rows = sum(ask.rows for ask in asks)
-    try:
-        started, spent = time.perf_counter(), model.clock()
-        if len(asks) == 1:
-            inputs = first.inputs
-        else:
-            inputs = [
-                np.concatenate(parts) for parts in zip(*(a.inputs for a in asks), strict=True)
-            ]
-        results = model.run(inputs, first.outputs)
-        ended, spent = time.perf_counter(), model.clock() - spent
-    except Exception as error:
-        return error
-    if len(asks) > 1 and not all(each.ndim and each.shape[0] == rows for each in results):
-        model.batches = False
-        return RunError("the outputs have other rows than the inputs")
-    return Batch(results, rows or 1, started, ended, spent)
 
 
 def _refuse(ask: Ask, error: Exception) -> None:

@@ -12,6 +12,9 @@ _MEMORY = 0.98
 """Weight of the past at each new run: about fifty runs are remembered."""
 _WORTH = 20
 """A batch grows until A is a twentieth of its cost: more rows only add waiting."""
+_LINGER = 0.15
+"""Share of A that may be spent on waiting."""
+_LONGEST_LINGER = 0.005
 
 
 class Cost:
@@ -50,6 +53,12 @@ class Cost:
         if self.row <= 0.0:
             return most
         return max(1, min(most, math.ceil(_WORTH * self.fixed / self.row)))
+
+    def worth_waiting(self) -> float:
+        """Seconds that a free lane may wait for more rows; 0 unless A is large."""
+        if self.fixed <= 2 * self.row:
+            return 0.0
+        return min(_LONGEST_LINGER, _LINGER * self.fixed)
 
     def rows_within(self, seconds: float, most: int) -> int:
         """How many rows run in that time, from 1 to ``most``."""

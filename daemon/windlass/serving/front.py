@@ -21,15 +21,14 @@ from urllib.parse import unquote
 import structlog
 
 from windlass.serving.access import credential_of
-from windlass.serving.http import Exchange, Head, Limits, Reply, refusal, unpack
-from windlass.serving.inference import Caller, Form, Inference, form_of
+from windlass.serving.connection import Exchange
+from windlass.serving.http import Head, Limits, Reply, refusal, unpack
+from windlass.serving.inference import Form, Inference, form_of
 from windlass.serving.metrics import Metrics
 from windlass.serving.pages import Answer, Pages
 from windlass.serving.rows import CSV, TEXT, LinesForm, RowsForm
 
 Page = Callable[[Head, bytes], Answer]
-
-_FAULT = "a fault in Windlass; the log of the serving process has the details"
 
 log = structlog.get_logger()
 
@@ -46,6 +45,8 @@ class Route:
     """Of an inference: how the body is made, or what is wrong; None if the body shows it."""
     credential: str | None = None
     """Of an inference: the API key in the head."""
+    plain: Form | None = None
+    """Of an inference: the form, if the head says everything and the body is not packed."""
 
 
 class Front:
@@ -72,6 +73,24 @@ class Front:
             self._metrics.under_way += 1
             exchange.begun = time.perf_counter()
 
+    def take(self, exchange: Exchange, body: bytes) -> None:
+        """Answer, now or later, a request whose body came with its head."""
+        route, metrics = exchange.head.route, self._metrics
+        if (
+            not isinstance(route, Route)
+            or not route.plain
+            or metrics.under_way >= self._limits.under_way
+        ):
+            self.begin(exchange)
+            self.answer(exchange, body)
+            return
+        metrics.under_way += 1
+        exchange.begun = now = time.perf_counter()
+        try:
+            self._inference.submit(route.plain, route.model, body, now, exchange, route.credential)
+        except Exception as error:
+            self._fault(exchange, error)
+
     def abandon(self, exchange: Exchange) -> None:
         """The client has gone, or was refused, before its body was there."""
         if exchange.begun:
@@ -96,20 +115,30 @@ class Front:
             else:
                 self._infer(exchange, route, body)
         except Exception as error:
-            log.exception("fault", path=exchange.head.path, exc_info=error)
-            self._reply(exchange, refusal(500, _FAULT))
+            self._fault(exchange, error)
 
     def _promise(self, exchange: Exchange, page: Awaitable[Reply]) -> None:
         async def keep() -> None:
             try:
                 exchange.reply(await page)
             except Exception as error:
-                log.exception("fault", path=exchange.head.path, exc_info=error)
-                exchange.reply(refusal(500, _FAULT))
+                self._fault(exchange, error)
 
         task = asyncio.ensure_future(keep())
         self._promises.add(task)
         task.add_done_callback(self._promises.discard)
+
+    def _fault(self, exchange: Exchange, error: Exception) -> None:
+        log.error("fault", path=exchange.head.path, exc_info=error)
+        text = "a fault in Windlass; the log of the serving process has the details"
+        exchange.reply(refusal(500, text))
+
+    def ended(self, exchange: Exchange, reply: Reply) -> None:
+        """An inference has its answer."""
+        self._metrics.under_way -= 1
+        if self._limits.logged and random.random() < self._limits.logged:
+            model = self._model_of(exchange.head)[0]
+            _log(exchange, model, reply)
 
     def _infer(self, exchange: Exchange, route: Route, body: bytes) -> None:
         if not exchange.begun:
@@ -118,7 +147,7 @@ class Front:
             exchange.reply(refusal(503, text, retry_after=str(self._limits.retry_after)))
             return
         head = exchange.head
-        model = route.model if route.model[0] else self._only_model(head)
+        model = self._model_of(head)
         plain: bytes | Reply = body
         if "content-encoding" in head.headers:
             plain = unpack(body, head.headers["content-encoding"], self._limits.body)
@@ -127,26 +156,14 @@ class Front:
             reply = form if isinstance(form, Reply) else refusal(400, "the body has no form")
             seconds = time.perf_counter() - exchange.begun
             self._inference.refused(model[0], reply.status, seconds)
-            self._reply(exchange, reply)
-            return
-
-        def answer(reply: Reply) -> None:
-            self._metrics.under_way -= 1
             exchange.reply(reply)
-            if self._limits.logged and random.random() < self._limits.logged:
-                _log(exchange, model[0], reply)
+            return
+        self._inference.submit(form, model, plain, exchange.begun, exchange, route.credential)
 
-        caller = Caller(answer, exchange.still, route.credential)
-        self._inference.submit(form, model, plain, exchange.begun, caller)
-
-    def _reply(self, exchange: Exchange, reply: Reply) -> None:
-        if exchange.begun:
-            self._metrics.under_way -= 1
-            exchange.begun = 0.0
-        exchange.reply(reply)
-
-    def _only_model(self, head: Head) -> tuple[str, str | None]:
+    def _model_of(self, head: Head) -> tuple[str, str | None]:
         """SageMaker's routes name no model: the one that is there, or the header says which."""
+        if isinstance(head.route, Route) and head.route.model[0]:
+            return head.route.model
         names = [each.name for each in self._inference.deployments.all()]
         named = head.headers.get("x-amzn-sagemaker-target-model")
         return (named or (names[0] if len(names) == 1 else ""), None)
@@ -176,7 +193,9 @@ class Front:
         found = self._infers(head, parts)
         if found is not None:
             if head.method == "POST":
-                return replace(found, credential=credential_of(head.headers))
+                clear = found.model[0] and "content-encoding" not in head.headers
+                plain = None if isinstance(found.form, Reply) or not clear else found.form
+                return replace(found, credential=credential_of(head.headers), plain=plain)
             return _not_allowed(head, "POST")
         page = self._pages.find(parts)
         if page is None:

@@ -13,11 +13,11 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 from windlass.serving.access import Keys, credential_of
-from windlass.serving.batching import Ask, Batch
+from windlass.serving.batch import Ask, Batch
 from windlass.serving.deployments import Deployments
 from windlass.serving.http import JSON_LENGTH, Limits, Reply, refusal, unpack
 from windlass.serving.numbers import Requests
@@ -27,8 +27,6 @@ from windlass.serving.served import Deployment, Served
 from windlass.serving.shadow import Copy
 from windlass.serving.usage import Usage
 from windlass.serving.writing import written
-
-Answer = Callable[[Reply], None]
 
 
 class Form(Protocol):
@@ -50,6 +48,8 @@ class OipForm:
         self._json_length = json_length
 
     def read(self, served: Served, body: bytes) -> Question:
+        if self._json_length is None:
+            return served.reader.read_json(body)
         return served.reader.read(body, self._json_length)
 
     def write(
@@ -58,76 +58,107 @@ class OipForm:
         return written(served.labels, question, batch, start, stop)
 
 
-def _always() -> bool:
-    return True
-
-
-class Caller(NamedTuple):
+class Caller(Protocol):
     """Who asks."""
 
-    answer: Answer
-    still: Callable[[], bool] = _always
-    """Whether anybody waits for the answer."""
-    credential: str | None = None
-    """The API key, if there is one."""
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+
+    def reply(self, reply: Reply) -> None:
+        """Take the answer; called once, in the event loop."""
+
+
+class Waiting:
+    """A caller that is a coroutine."""
+
+    def __init__(self) -> None:
+        self._reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    @property
+    def gone(self) -> bool:
+        return self._reply.done()
+
+    def reply(self, reply: Reply) -> None:
+        if not self._reply.done():
+            self._reply.set_result(reply)
+
+    async def answer(self) -> Reply:
+        """The answer, when it is there. Whoever cancels this is gone."""
+        return await self._reply
 
 
 class Call(Ask):
     """One request on its way through a queue."""
 
     __slots__ = (
-        "_begun",
+        "_caller",
         "_deployment",
         "_form",
         "_question",
-        "_read",
-        "_reply",
         "_served",
-        "_still",
         "_used",
+        "begun",
         "copy",
+        "read",
     )
 
     def __init__(
-        self, deployment: Deployment, served: Served, form: Form, question: Question
+        self,
+        deployment: Deployment,
+        served: Served,
+        form: Form,
+        question: Question,
+        caller: Caller,
+        used: list[int],
+        begun: float,
+        read: float,
     ) -> None:
-        inputs = question.inputs
-        super().__init__(inputs, question.names, served.queue.rows_of(inputs))
+        Ask.__init__(self, question, served.queue.gathers, time.perf_counter())
         self._deployment = deployment
         self._served = served
         self._form = form
         self._question = question
+        self._caller = caller
+        self._used = used
+        self.begun = begun
+        """When the request came, by ``time.perf_counter`` as ``read``: when its reading began."""
+        self.read = read
         self.copy: Copy | None = None
-        if question.timeout is not None:
-            self.expires = self.arrived + question.timeout
-
-    def told(self, begun: float, read: float, caller: Caller, used: list[int]) -> None:
-        """Say when the request came, whom to answer, and where to count it."""
-        self._begun, self._read, self._used = begun, read, used
-        self._reply, self._still = caller.answer, caller.still
+        timeout = question.wish.timeout
+        if timeout is not None:
+            self.expires = self.arrived + timeout
 
     @property
     def wanted(self) -> bool:
-        return self._still()
+        return not self._caller.gone
 
     def done(self, batch: Batch, start: int, stop: int) -> None:
-        self._reply(self._form.write(self._served, self._question, batch, start, stop))
+        served = self._served
+        self._caller.reply(self._form.write(served, self._question, batch, start, stop))
+        self._used[0] += 1
+        batch.answered.append(self)
         if self.copy is not None:
             self.copy.answered(batch.part(start, stop))
+
+    def count(self, batch: Batch) -> None:
         now = time.perf_counter()
+        calls = [call for call in batch.answered if isinstance(call, Call)]
+        begun = [call.begun for call in calls]
+        arrived = sum([call.arrived for call in calls])
+        number = len(calls)
         runs = self._served.runs
-        runs.successes += 1
-        runs.rows += stop - start
-        seconds = now - self._begun
-        runs.seconds += seconds
-        runs.reading += self.arrived - self._read
-        runs.queue += batch.started - self.arrived
-        runs.compute += batch.ended - batch.started
-        runs.writing += now - batch.ended
+        runs.successes += number
+        runs.rows += sum([call.rows or 1 for call in calls])
+        runs.reading += arrived - sum([call.read for call in calls])
+        runs.queue += number * batch.started - arrived
+        runs.compute += number * (batch.ended - batch.started)
+        runs.writing += number * (now - batch.ended)
         runs.last = now
-        runs.total.add(seconds)
-        self._used[0] += 1
-        self._deployment.requests.ended(200, seconds)
+        spent = [now - each for each in begun]
+        runs.seconds += sum(spent)
+        runs.total.add_all(spent)
+        self._deployment.requests.answered(spent)
 
     def fail(self, status: int, message: str) -> None:
         headers = {}
@@ -135,10 +166,10 @@ class Call(Ask):
             wait = self._served.queue.predicted_wait()
             headers["retry_after"] = str(max(1, math.ceil(wait)))
         text = f"model {self._deployment.name}: {message}"
-        if not self._still():
+        if self._caller.gone:
             status = 499
-        self._reply(refusal(status, text, **headers))
-        seconds = time.perf_counter() - self._begun
+        self._caller.reply(refusal(status, text, **headers))
+        seconds = time.perf_counter() - self.begun
         self._served.runs.failed(status, seconds)
         self._used[1] += 1
         self._deployment.requests.ended(status, seconds)
@@ -179,24 +210,15 @@ class Inference:
         Of the headers, whose names are in lower case, those that say how the body is made count.
         Never raises but for a cancellation, after which the request leaves the queue.
         """
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         form = form_of(headers)
         plain = unpack(body, headers.get("content-encoding", ""), self._limits.body)
         if isinstance(form, Reply) or isinstance(plain, Reply):
             reply = form if isinstance(form, Reply) else plain
             assert isinstance(reply, Reply)
         else:
-
-            def answer(reply: Reply) -> None:
-                if not future.done():
-                    future.set_result(reply)
-
-            def still() -> bool:
-                return not future.done()
-
-            caller = Caller(answer, still, credential_of(headers))
-            self.submit(form, (deployment, None), plain, time.perf_counter(), caller)
-            reply = await future
+            waiting, key = Waiting(), credential_of(headers)
+            self.submit(form, (deployment, None), plain, time.perf_counter(), waiting, key)
+            reply = await waiting.answer()
         kinds = {"content-type": reply.content_type}
         if reply.json_length is not None:
             kinds[JSON_LENGTH] = str(reply.json_length)
@@ -209,43 +231,43 @@ class Inference:
         body: bytes,
         begun: float,
         caller: Caller,
+        credential: str | None,
     ) -> None:
-        """Answer one request by way of ``caller.answer``, now or later, once; in the event loop.
+        """Answer one request by way of ``caller.reply``, now or later, once; in the event loop.
 
         ``model`` is a name and, if the client insists, a version; ``begun`` is when the request
-        began, by ``time.perf_counter``.
+        began, by ``time.perf_counter``; ``credential`` is the API key, if there is one.
         """
         read = time.perf_counter()
         found = self.find(*model)
         if isinstance(found, Reply):
             self.refused(model[0], found.status, read - begun)
-            caller.answer(found)
+            caller.reply(found)
             return
         deployment, served = found
-        key = self.admit(deployment, served, caller.credential)
+        key = self.admit(deployment, served, credential) if served.guarded else ""
         if isinstance(key, Reply):
             self.refused(model[0], key.status, read - begun)
-            caller.answer(key)
+            caller.reply(key)
             return
         used = self.usage.of(deployment.name, key)
         try:
             question = form.read(served, body)
         except OipError as error:
-            caller.answer(refusal(400, f"model {deployment.name}: {error}"))
+            caller.reply(refusal(400, f"model {deployment.name}: {error}"))
             used[1] += 1
             seconds = time.perf_counter() - begun
             served.runs.failed(400, seconds)
             deployment.requests.ended(400, seconds)
             return
-        call = Call(deployment, served, form, question)
-        call.told(begun, read, caller, used)
+        call = Call(deployment, served, form, question, caller, used, begun, read)
         if deployment.trial is not None and served is deployment.served:
             call.copy = _copied(deployment, form, body)
         served.queue.put(call)
 
     def admit(self, deployment: Deployment, served: Served, credential: str | None) -> str | Reply:
         """The name of the key that may ask, empty where none is needed, or the refusal."""
-        if served.order.options.access != "keys":
+        if not served.guarded:
             return ""
         key = self.keys.check(credential, served.order.key)
         if isinstance(key, Reply):
@@ -260,13 +282,14 @@ class Inference:
     def find(self, name: str, version: str | None = None) -> tuple[Deployment, Served] | Reply:
         """The version that answers, or the reply that says why there is none."""
         deployment = self.deployments.get(name)
-        if deployment is None:
+        if deployment is not None:
+            served = deployment.choose(version)
+            if served is not None:
+                return deployment, served
+        else:
             known = ", ".join(each.name for each in self.deployments.all()) or "none"
             text = f"no model {json.dumps(name)} is served here; there are: {known}"
             return refusal(404, text)
-        served = deployment.choose(version)
-        if served is not None:
-            return deployment, served
         if deployment.served is None:
             return self._not_ready(deployment)
         there = deployment.served.order.version

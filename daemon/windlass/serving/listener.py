@@ -11,8 +11,9 @@ import socket
 import ssl
 from typing import Self
 
+from windlass.serving.connection import Connection, Routes
 from windlass.serving.fleet.sharing import Acceptor
-from windlass.serving.http import Connection, Limits, Routes
+from windlass.serving.http import Limits
 from windlass.serving.process import BACKLOG, STOP_GRACE
 
 _SWEEP = 1.0

@@ -7,6 +7,7 @@ cannot fill the memory with series.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,6 +36,16 @@ class Histogram:
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
 
+    def add_all(self, durations: Sequence[float]) -> None:
+        """Note several, which mostly fall into the same bucket."""
+        first, last = bisect_left(BUCKETS, min(durations)), bisect_left(BUCKETS, max(durations))
+        if first == last:
+            self.counts[first] += len(durations)
+            self.seconds += sum(durations)
+        else:
+            for seconds in durations:
+                self.add(seconds)
+
     def cumulative(self) -> list[tuple[str, int]]:
         """(upper bound, how many are within it), as Prometheus wants it."""
         total, found = 0, []
@@ -55,6 +66,11 @@ class Requests:
         """Note one answer."""
         self.by_code[code] = self.by_code.get(code, 0) + 1
         self.duration.add(seconds)
+
+    def answered(self, durations: Sequence[float]) -> None:
+        """Note several good answers."""
+        self.by_code[200] = self.by_code.get(200, 0) + len(durations)
+        self.duration.add_all(durations)
 
     @property
     def total(self) -> int:

@@ -2,22 +2,22 @@
 
 Outside the eight hops. The short path takes only what ``oip`` would take, and gives the same; in
 any doubt it stands back, and ``oip`` reads the body again and says what is wrong, if anything is.
-Two kinds of body are short: JSON whose numbers SIMD code puts straight into a tensor, and binary
-tensors behind a JSON header that was seen before.
+Short are JSON whose numbers SIMD code puts straight into a tensor, the more so if the text around
+the numbers was seen before, and binary tensors behind a JSON header that was seen before.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import prod
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from windlass.serving.moulds import Moulds
 from windlass.serving.oip import WantedOutput, parse_request
-from windlass.serving.tensors import DATATYPES, Array, Shape, Signature, TensorSpec
+from windlass.serving.slots import Slot
+from windlass.serving.tensors import Array, Shape, Signature, TensorSpec
 
 try:
     import simdjson
@@ -29,37 +29,60 @@ _TEMPLATES = 256
 _LONGEST_TEMPLATE = 4096
 _LARGEST = 1 << 20
 """Bytes of JSON that the short path takes; its parser keeps memory for the largest ever seen."""
-_BUFFERS: Mapping[str, tuple[Literal["d", "i", "u"], np.dtype[np.generic]]] = {
-    "f": ("d", np.dtype("f8")),
-    "i": ("i", np.dtype("i8")),
-    "u": ("u", np.dtype("u8")),
-}
-_SQUARES = {2: 1e9, 4: 1e76}
-"""Squares of numbers that floats of that many bytes hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A request but for its numbers: many have the same."""
+
+    id: str | None
+    outputs: tuple[WantedOutput, ...]
+    names: tuple[str, ...]
+    """Of the outputs."""
+    timeout: float | None
+    """Seconds that the client is willing to wait in the queue."""
+    rows: int
+    """Size of the first axis of every input; 0 if they differ."""
+    key: object
+    """Equal where requests can run together, as far as the first axis is a batch axis."""
+    all_json: bool
+    """Whether no output is wanted as a binary tensor."""
+    all_binary: bool
 
 
 @dataclass(slots=True)
 class Question:
     """A request that fits the model's signature."""
 
-    id: str | None
+    wish: Wish
     inputs: list[Array]
     """In the model's order."""
-    outputs: tuple[WantedOutput, ...]
-    names: tuple[str, ...]
-    """Of the outputs."""
-    timeout: float | None = None
-    """Seconds that the client is willing to wait in the queue."""
 
 
-@dataclass(frozen=True)
+def asked(
+    identity: str | None,
+    inputs: list[Array],
+    outputs: tuple[WantedOutput, ...],
+    timeout: float | None = None,
+) -> Question:
+    """A question whose wish is not known yet."""
+    sizes = {each.shape[0] if each.ndim else 0 for each in inputs}
+    rows = sizes.pop() if len(sizes) == 1 else 0
+    names = tuple(wanted.spec.name for wanted in outputs)
+    key = (names, *(each.shape[1:] for each in inputs)) if rows else None
+    binary = [wanted.binary for wanted in outputs]
+    ways = not any(binary), all(binary)
+    return Question(Wish(identity, outputs, names, timeout, rows, key, *ways), inputs)
+
+
+@dataclass(frozen=True, slots=True)
 class _Template:
     """A JSON header of the binary extension that was read once."""
 
     slices: tuple[tuple[np.dtype[np.generic], Shape, int, int], ...]
     """Type, shape, number of elements and offset of each input."""
     length: int
-    question: Question
+    wish: Wish
 
 
 class Reader:
@@ -69,16 +92,15 @@ class Reader:
         self._signature = signature
         self._specs = {spec.name: (at, spec) for at, spec in enumerate(signature.inputs)}
         self._outputs = tuple(WantedOutput(spec, binary=False) for spec in signature.outputs)
-        self._names = tuple(spec.name for spec in signature.outputs)
         self._templates: dict[bytes, _Template] = {}
-        self._shapes: dict[tuple[int, str], Shape] = {}
+        self._slots: dict[tuple[int, str], Slot] = {}
+        self._moulds: Moulds[tuple[Slot, Wish]] = Moulds()
         self._parser = simdjson.Parser() if simdjson is not None else None
 
     def read(self, body: bytes, json_length: int | None) -> Question:
         """Read one body. Raises OipError."""
         if json_length is None:
-            found = self._short_json(body) if len(body) <= _LARGEST else None
-            return found or self._long(body, None)
+            return self.read_json(body)
         head = body[:json_length] if 0 < json_length <= _LONGEST_TEMPLATE else b""
         template = self._templates.get(head)
         if template is not None and len(body) == json_length + template.length:
@@ -88,22 +110,38 @@ class Reader:
             self._remember(head, question, len(body) - json_length)
         return question
 
+    def read_json(self, body: bytes) -> Question:
+        """Read one body without binary tensors. Raises OipError."""
+        if len(body) > _LARGEST or self._parser is None:
+            return self._long(body, None)
+        known = self._moulds.find(body)
+        try:
+            if known is not None:
+                numbers, (slot, wish) = known
+                array = slot.fill(self._parser.parse(numbers))  # type: ignore[arg-type]  # it begins with a bracket
+                if array is not None:
+                    return Question(wish, [array])
+            question = self._from_document(self._parser.parse(body), self._is_flat(body))
+        except (ValueError, TypeError, KeyError):
+            question = None
+        except RuntimeError:  # something still holds the last document
+            self._parser, question = simdjson.Parser(), None
+        question = question or self._long(body, None)
+        if known is None and question.wish.id is None:
+            self._learn(body, question)
+        return question
+
+    def _learn(self, body: bytes, question: Question) -> None:
+        """Know the text around the numbers again."""
+        array, wish = question.inputs[0], question.wish
+        if len(question.inputs) == 1 and array.dtype.kind in "fiu":
+            slot = Slot(self._signature.inputs[0], array.shape)
+            self._moulds.remember(body, wish.rows, (slot, wish))
+
     def _long(self, body: bytes, json_length: int | None) -> Question:
         request = parse_request(body, self._signature, json_length)
         inputs = [request.inputs[spec.name] for spec in self._signature.inputs]
-        return Question(request.id, inputs, request.outputs, request.names, request.timeout)
-
-    def _short_json(self, body: bytes) -> Question | None:
-        """The question, or None where the long path must look."""
-        if self._parser is None:
-            return None
-        try:
-            return self._from_document(self._parser.parse(body), self._is_flat(body))
-        except (ValueError, TypeError, KeyError):
-            return None
-        except RuntimeError:  # something still holds the last document
-            self._parser = simdjson.Parser()
-            return None
+        return asked(request.id, inputs, request.outputs, request.timeout)
 
     def _is_flat(self, body: bytes) -> bool:
         """Whether there are brackets only for the list of inputs, and each shape and data."""
@@ -130,7 +168,7 @@ class Reader:
                 return None
             found[at] = array
         inputs = list(found.values()) if len(found) == 1 else [found[at] for at in sorted(found)]
-        return Question(identity, inputs, self._outputs, self._names)  # type: ignore[arg-type]  # a str or None
+        return asked(identity, inputs, self._outputs)  # type: ignore[arg-type]  # a str or None
 
     def _input(self, entry: object, flat: bool) -> tuple[int, Array | None]:
         if not isinstance(entry, simdjson.Object) or len(entry) != 4:
@@ -139,25 +177,26 @@ class Reader:
         data, sizes = entry["data"], entry["shape"]
         if not isinstance(sizes, simdjson.Array) or not isinstance(data, simdjson.Array):
             return -1, None
-        shape = self._shape(at, sizes)
-        if shape is None or entry["datatype"] != spec.datatype:
+        slot = self._slot(at, sizes)
+        if slot is None or entry["datatype"] != spec.datatype:
             return -1, None
-        if not flat and not _is_table(data, shape):
+        if not flat and not _is_table(data, slot.shape):
             return -1, None
-        return at, _numbers(data, spec, shape)
+        return at, slot.fill(data)
 
-    def _shape(self, at: int, sizes: simdjson.Array) -> Shape | None:
-        """The shape, if it is right for that input; remembered by its text, since few differ."""
+    def _slot(self, at: int, sizes: simdjson.Array) -> Slot | None:
+        """For that shape, if the input can have it; remembered by its text, since few differ."""
         text = at, sizes.mini
-        shape = self._shapes.get(text)
-        if shape is None:
+        slot = self._slots.get(text)
+        if slot is None:
             spec, values = self._signature.inputs[at], sizes.as_list()
             if not _fits(values, spec):
                 return None
-            if len(self._shapes) >= _TEMPLATES:
-                self._shapes.clear()
-            self._shapes[text] = shape = tuple(size for size in values if isinstance(size, int))
-        return shape
+            if len(self._slots) >= _TEMPLATES:
+                self._slots.clear()
+            shape = tuple(size for size in values if isinstance(size, int))
+            self._slots[text] = slot = Slot(spec, shape)
+        return slot
 
     def _remember(self, head: bytes, question: Question, length: int) -> None:
         slices = []
@@ -171,8 +210,7 @@ class Reader:
             return  # some data are in the JSON, or the inputs come in another order
         if len(self._templates) >= _TEMPLATES:
             self._templates.clear()
-        bare = replace(question, inputs=[])
-        self._templates[head] = _Template(tuple(slices), length, bare)
+        self._templates[head] = _Template(tuple(slices), length, question.wish)
 
     def _in_order(self, head: bytes) -> bool:
         names = [each["name"] for each in json.loads(head)["inputs"]]
@@ -185,8 +223,7 @@ def _filled(template: _Template, body: bytes, start: int) -> Question:
         array = np.frombuffer(body, dtype, count, start + offset).reshape(shape)
         # The runtime wants numbers where the processor can read them in one go.
         arrays.append(array if array.flags.aligned else array.copy())
-    bare = template.question
-    return Question(bare.id, arrays, bare.outputs, bare.names, bare.timeout)
+    return Question(template.wish, arrays)
 
 
 def _fits(shape: Sequence[object], spec: TensorSpec) -> bool:
@@ -212,21 +249,3 @@ def _is_table(data: simdjson.Array, shape: Shape) -> bool:
             for row in data
         )
     )
-
-
-def _numbers(data: simdjson.Array, spec: TensorSpec, shape: Shape) -> Array | None:
-    """The tensor, or None when the numbers may not fit its datatype exactly enough."""
-    dtype = DATATYPES[spec.datatype].dtype
-    if dtype.kind not in _BUFFERS:
-        return None
-    code, widest = _BUFFERS[dtype.kind]
-    wide = np.frombuffer(data.as_buffer(of_type=code), widest)
-    if wide.size != prod(shape):
-        return None
-    if dtype.itemsize == 8:
-        return wide.reshape(shape)
-    # The sum of squares is small only where each number is: one look for all of them.
-    if dtype.kind == "f" and not wide.dot(wide) < _SQUARES[dtype.itemsize]:
-        return None
-    array = wide.astype(dtype)
-    return array.reshape(shape) if dtype.kind == "f" or (array == wide).all() else None

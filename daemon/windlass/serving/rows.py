@@ -13,10 +13,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from windlass.serving.batching import Batch
+from windlass.serving.batch import Batch
 from windlass.serving.http import Reply, json_reply
 from windlass.serving.oip import OipError, WantedOutput, check_shape, read_document
-from windlass.serving.reading import Question
+from windlass.serving.reading import Question, asked
 from windlass.serving.served import Served
 from windlass.serving.tensors import (
     DATATYPES,
@@ -55,7 +55,7 @@ class RowsForm:
         self, served: Served, question: Question, batch: Batch, start: int, stop: int
     ) -> Reply:
         results = batch.part(start, stop)
-        named = dict(zip(question.names, (each.tolist() for each in results), strict=True))
+        named = dict(zip(question.wish.names, (each.tolist() for each in results), strict=True))
         single = results[0].tolist() if len(results) == 1 else None
         if self.columns:
             return json_reply(200, {"outputs": single if single is not None else named})
@@ -132,7 +132,7 @@ def _question(signature: Signature, given: Mapping[str, object]) -> Question:
         raise OipError(f"the model takes {', '.join(map(str, signature.inputs))}")
     inputs = [_tensor(spec, given[spec.name]) for spec in signature.inputs]
     outputs = tuple(WantedOutput(spec, binary=False) for spec in signature.outputs)
-    return Question(None, inputs, outputs, tuple(spec.name for spec in signature.outputs))
+    return asked(None, inputs, outputs)
 
 
 def _tensor(spec: TensorSpec, data: object) -> Array:

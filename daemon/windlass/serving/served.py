@@ -29,6 +29,7 @@ class Served:
 
     def __init__(self, name: str, order: Order, model: OnnxModel) -> None:
         self.order = order
+        self.guarded = order.options.access == "keys"
         self.model = model
         self.queue = BatchQueue(model, order.options.batching, order.options.replicas)
         self.reader = Reader(model.signature)
@@ -41,6 +42,7 @@ class Served:
     def adopt(self, name: str, order: Order) -> None:
         """Follow a new order that needs no other model."""
         self.order = order
+        self.guarded = order.options.access == "keys"
         self.labels = Labels(name, order.version)
         if order.options.autoscaling is None:
             self.queue.lanes = order.options.replicas

@@ -5,11 +5,12 @@ Outside the eight hops. A copy's results are compared with those that the client
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from windlass.serving.batching import Ask, Batch
+from windlass.serving.batch import Ask, Batch
 from windlass.serving.reading import Question
 from windlass.serving.rollout import Trial
 from windlass.serving.served import Served
@@ -22,7 +23,7 @@ class Copy(Ask):
     __slots__ = ("_others", "_own", "_served", "_trial")
 
     def __init__(self, trial: Trial, served: Served, question: Question) -> None:
-        super().__init__(question.inputs, question.names, served.queue.rows_of(question.inputs))
+        super().__init__(question, served.queue.gathers, time.perf_counter())
         self._trial = trial
         self._served = served
         self._own: Sequence[Array] | None = None

@@ -7,15 +7,15 @@ is the same in each answer of a version is made once.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from windlass.serving.batching import Batch
+from windlass.serving.batch import Batch
 from windlass.serving.http import BINARY, JSON, Reply
 from windlass.serving.oip import InferenceRequest, WantedOutput, encode_response
-from windlass.serving.reading import Question
-from windlass.serving.tensors import DATATYPES, Array, Shape
+from windlass.serving.reading import Question, Wish
+from windlass.serving.tensors import Shape
 
 _OPENINGS = 1024
-_PLAIN_KINDS = "fiub"
 
 
 class Labels:
@@ -25,8 +25,15 @@ class Labels:
         self.model = model
         self.version = version
         named = json.dumps({"model_name": model, "model_version": version}, separators=(",", ":"))
-        self.start = named[:-1].encode()
+        self._named = named[:-1].encode()
+        self._start = self._named + b',"outputs":['
         self._openings: dict[tuple[str, Shape], bytes] = {}
+
+    def start(self, identity: str | None) -> bytes:
+        """The JSON up to the first output."""
+        if identity is None:
+            return self._start
+        return b'%b,"id":%b,"outputs":[' % (self._named, json.dumps(identity).encode())
 
     def opening(self, wanted: WantedOutput, shape: Shape) -> bytes:
         """One output's JSON up to its data, or to the end of its shape for a binary one."""
@@ -43,51 +50,73 @@ class Labels:
 
 def written(labels: Labels, question: Question, batch: Batch, start: int, stop: int) -> Reply:
     """The answer that lies in these rows of a batch, in the Open Inference Protocol v2."""
-    outputs = question.outputs
-    if not any(wanted.binary for wanted in outputs):
+    wish = question.wish
+    if wish.all_json:
         texts = batch.texts
         if texts is not None:
-            return Reply(200, _json(labels, question, batch, texts, start, stop))
-    elif all(wanted.binary for wanted in outputs):
-        results = batch.part(start, stop)
-        if all(result.dtype.kind in _PLAIN_KINDS for result in results):
-            return _binary(labels, question, results)
-    request = InferenceRequest(question.id, {}, outputs)
+            opening = batch.opening
+            if opening is None:
+                batch.opening = opening = _opening_of_a_row(labels, wish, batch)
+            if opening and stop - start == 1 and wish.id is None:
+                return Reply(200, b"%b%b]}]}" % (opening, texts[0][start]))
+            return Reply(200, _json(labels, wish, batch, texts, start, stop))
+    elif wish.all_binary:
+        raws = batch.raws
+        if raws is not None:
+            return _binary(labels, wish, batch, raws, start, stop)
+    request = InferenceRequest(wish.id, {}, wish.outputs)
     encoded = encode_response(request, batch.part(start, stop), labels.model, labels.version)
     kind = JSON if encoded.json_length is None else BINARY
     return Reply(200, encoded.body, kind, None, encoded.json_length)
 
 
-def _start(labels: Labels, question: Question) -> bytes:
-    if question.id is None:
-        return labels.start + b',"outputs":['
-    return b'%b,"id":%b,"outputs":[' % (labels.start, json.dumps(question.id).encode())
-
-
 def _json(
     labels: Labels,
-    question: Question,
+    wish: Wish,
     batch: Batch,
-    texts: list[list[bytes]],
+    texts: Sequence[Sequence[bytes]],
     start: int,
     stop: int,
 ) -> bytes:
     whole = stop - start == batch.rows
     pieces = []
-    for wanted, result, rows in zip(question.outputs, batch.results, texts, strict=True):
+    for wanted, result, rows in zip(wish.outputs, batch.results, texts, strict=True):
         shape = result.shape if whole else (stop - start, *result.shape[1:])
         data = b",".join(rows if whole else rows[start:stop])
         pieces.append(b'%b,"data":[%b]}' % (labels.opening(wanted, shape), data))
-    return b"%b%b]}" % (_start(labels, question), b",".join(pieces))
+    return b"%b%b]}" % (labels.start(wish.id), b",".join(pieces))
 
 
-def _binary(labels: Labels, question: Question, results: list[Array]) -> Reply:
-    heads, bodies = [], []
-    for wanted, result in zip(question.outputs, results, strict=True):
-        dtype = DATATYPES[wanted.spec.datatype].dtype
-        data = result.astype(dtype, copy=False).tobytes()
-        opening = labels.opening(wanted, result.shape)
-        heads.append(b'%b,"parameters":{"binary_data_size":%d}}' % (opening, len(data)))
-        bodies.append(data)
-    head = b"%b%b]}" % (_start(labels, question), b",".join(heads))
-    return Reply(200, b"".join((head, *bodies)), BINARY, None, len(head))
+def _opening_of_a_row(labels: Labels, wish: Wish, batch: Batch) -> bytes:
+    """What comes before the numbers of an answer of one row and one output; or nothing."""
+    if len(batch.results) != 1 or batch.results[0].shape[0] != batch.rows:
+        return b""
+    shape = (1, *batch.results[0].shape[1:])
+    return b'%b%b,"data":[' % (labels.start(None), labels.opening(wish.outputs[0], shape))
+
+
+def _binary(
+    labels: Labels, wish: Wish, batch: Batch, raws: Sequence[bytes], start: int, stop: int
+) -> Reply:
+    rows = stop - start
+    head = batch.heads.get(rows) if wish.id is None else None
+    if head is None:
+        head = _head(labels, wish, batch, rows)
+        if wish.id is None:
+            batch.heads[rows] = head
+    if rows != batch.rows:
+        sizes = [len(raw) // batch.rows for raw in raws]
+        raws = [raw[start * n : stop * n] for raw, n in zip(raws, sizes, strict=True)]
+    return Reply(200, b"".join((head, *raws)), BINARY, None, len(head))
+
+
+def _head(labels: Labels, wish: Wish, batch: Batch, rows: int) -> bytes:
+    """The JSON before binary tensors of so many rows of a batch, or of all of it."""
+    heads = []
+    for wanted, result in zip(wish.outputs, batch.results, strict=True):
+        whole = rows == batch.rows
+        shape = result.shape if whole else (rows, *result.shape[1:])
+        size = result.nbytes if whole else result.nbytes // batch.rows * rows
+        opening = labels.opening(wanted, shape)
+        heads.append(b'%b,"parameters":{"binary_data_size":%d}}' % (opening, size))
+    return b"%b%b]}" % (labels.start(wish.id), b",".join(heads))

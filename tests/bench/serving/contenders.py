@@ -30,6 +30,10 @@ class Contender:
     """Whether it is asked with binary tensors instead of JSON."""
     files: Mapping[str, str] = field(default_factory=dict)
     """What must lie in the folder: text, or ``@`` and a file beside this one."""
+    main: bool = True
+    """Whether it is measured without being asked for."""
+    heavy: bool = False
+    """Whether it is measured on heavy models too."""
 
 
 _MOSEC = ("{python}", str(HERE / "peers/mosec_app.py"), "--port", "{port}", "--log-level", "error")
@@ -55,7 +59,7 @@ _TRITON = ("{python}", str(HERE / "peers/triton_start.py"), "{site}", "{work}", 
 _TRITON_FILES = {"models/m/config.pbtxt": _TRITON_CONFIG, "models/m/1/model.py": "@triton_model.py"}
 
 CONTENDERS = (
-    Contender("Windlass", ("windlass",)),
+    Contender("Windlass", ("windlass",), heavy=True),
     Contender("Windlass binary", ("windlass",), binary=True),
     Contender("Windlass unbatched", ("windlass", "1")),
     Contender(
@@ -66,6 +70,7 @@ CONTENDERS = (
         ),
         ("fastapi", "uvicorn[standard]", *RUNTIME),
         "fastapi",
+        heavy=True,
     ),
     Contender(
         "mosec batching",
@@ -74,6 +79,7 @@ CONTENDERS = (
         "mosec",
         "/inference",
         {"BATCH": "32"},
+        heavy=True,
     ),
     Contender("mosec", _MOSEC, ("mosec", *RUNTIME), "mosec", "/inference", {"BATCH": "1"}),
     Contender("LitServe", _LITSERVE, ("litserve", *RUNTIME), "litserve", env={"BATCH": "1"}),
@@ -96,6 +102,7 @@ CONTENDERS = (
         ("nvidia-pytriton==0.7.0", *RUNTIME),
         "pytriton",
         files=_TRITON_FILES,
+        heavy=True,
     ),
     Contender(
         "Triton binary",
@@ -104,6 +111,30 @@ CONTENDERS = (
         "pytriton",
         binary=True,
         files=_TRITON_FILES,
+    ),
+    Contender(
+        "KServe",
+        ("{python}", str(HERE / "peers/kserve_app.py")),
+        ("kserve", *RUNTIME),
+        "kserve",
+        main=False,
+    ),
+    Contender(
+        "BentoML",
+        (
+            *("{bin}/bentoml", "serve", "--working-dir", str(HERE / "peers"), "bentoml_app:Served"),
+            *("--host", "127.0.0.1", "--port", "{port}"),
+        ),
+        ("bentoml", *RUNTIME),
+        "bentoml",
+        main=False,
+    ),
+    Contender(
+        "Ray Serve",
+        ("{python}", str(HERE / "peers/ray_app.py")),
+        ("ray[serve]", *RUNTIME),
+        "ray",
+        main=False,
     ),
 )
 

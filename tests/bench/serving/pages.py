@@ -1,52 +1,35 @@
-"""Writes what was measured into docs/: the table between its marks, and the plot."""
+"""Writes what was measured into docs/: goals and tables between their marks, and the plot."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from html import escape
-from typing import TypedDict, cast
 
 from bench.serving.contenders import ROOT
+from bench.serving.gates import Gate, Result, table
 
 PAGE = ROOT / "docs/serving.md"
 PLOT = ROOT / "docs/serving-speed.svg"
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 
 
-class Numbers(TypedDict):
-    """One cell."""
-
-    rate: float
-    p50: float
-    p99: float
-    bad: int
-
-
-class Result(TypedDict):
-    """One model."""
-
-    limits: dict[int, float]
-    cells: dict[str, dict[int, Numbers]]
-
-
-def write_pages(results: Mapping[str, object]) -> None:
-    """Replace the table, draw the plot."""
-    measured = cast("Mapping[str, Result]", results)
-    text = "\n\n".join(_table(name, result) for name, result in measured.items())
-    if "small" in measured:
-        text = "![Requests a second beside other servers](serving-speed.svg)\n\n" + text
-        PLOT.write_text(_plot(measured["small"]))
-    page = PAGE.read_text()
-    whole = f"{BEGIN}\n\n{text}\n\n{END}"
-    PAGE.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: whole, page, flags=re.DOTALL))
+def write_pages(results: Mapping[str, Result], found: list[Gate]) -> None:
+    """Replace the tables, draw the plot."""
+    texts = [_table(name, result) for name, result in results.items()]
+    if "small" in results:
+        texts.insert(0, "![Requests a second beside other servers](serving-speed.svg)")
+        PLOT.write_text(_plot(results["small"]))
+    texts.append("Goals:\n\n" + table(found))
+    whole = "\n\n".join([BEGIN, *texts, END])
+    PAGE.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: whole, PAGE.read_text(), flags=re.DOTALL))
 
 
 def _table(name: str, result: Result) -> str:
     limits = result["limits"]
     title = (
         f"Model `{name}`; `session.run` in a loop: {limits[1]:,.0f} rows/s one by one,"
-        f" {limits[32]:,.0f} in batches of 32."
+        f" {limits[32]:,.0f} in batches of 32. Requests a second / p50 / p99 in ms:"
     )
     lines = [title, "", "| server | 1 connection | 8 | 64 |", "|---|---|---|---|"]
     for contender, cells in result["cells"].items():

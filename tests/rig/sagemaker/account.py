@@ -31,6 +31,7 @@ DURATIONS = {
     "training.Training": 60.0,
     "training.Uploading": 10.0,
     "job.stop": 15.0,
+    "batch.start": 10.0,
     "processing": 60.0,
     "transform": 60.0,
     "package": 10.0,
@@ -82,7 +83,11 @@ class Plan:
     steps: tuple[tuple[str, float], ...] = ()
     """The secondary states of a training run, each with its seconds."""
     output: bytes = b""
-    """What a training run leaves as model.tar.gz."""
+    """What a training run leaves as model.tar.gz; nothing is left without."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What a processing or transform job leaves, by path below its output."""
+    said: str = ""
+    """What a processing container says at its end: the ExitMessage."""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -103,6 +108,8 @@ class Account:
         self.quota: dict[str, int] = {}
         """Instances by type, for endpoints; a type that is not here has no limit."""
         self.training_quota: dict[str, int] = {}
+        self.batch_quota: dict[tuple[str, str], int] = {}
+        """By the kind of job, ``processing-job`` or ``transform-job``, and type of instance."""
         self.unseen: dict[str, float] = {}
         """By kind, for how long what was made cannot be read yet: read-your-write lag."""
         self.search_lag = 0.0
@@ -116,7 +123,7 @@ class Account:
         self.alarms: Callable[[], frozenset[str]] = frozenset
         """The names of the alarms that are in ALARM."""
         self.on_output: Callable[[str, bytes], None] | None = None
-        """Takes what a training run leaves behind: an S3 URI and bytes."""
+        """Takes what a job leaves behind: an S3 URI and bytes."""
         self._index: dict[str, Resource] = {}
         self._indexed = -1.0
 

@@ -46,6 +46,7 @@ class SageMakerDouble:
         self.faults, self.calls = self.front.faults, self.front.calls
         self.others = Others(self.account.number, self.front.credentials)
         self.front.others = self.others
+        self.account.on_output = self.others.leave
         self.url = ""
         """Where every service is reached; known once it is entered."""
         self.iam = Iam(self.account, principal)

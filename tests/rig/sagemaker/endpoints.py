@@ -72,6 +72,13 @@ GUARDRAIL_NAMES = rule(
     "A blue/green deployment with traffic shifting needs the same variant names",
     "the need is documented; the words are not known",
 )
+TO_SERVERLESS = rule(
+    "endpoint.to-serverless",
+    "guess",
+    "ValidationException",
+    "An endpoint with instances cannot become a serverless one",
+    "that it cannot is documented with serverless endpoints; the words are not known",
+)
 EXECUTION_TIMEOUT = rule(
     "endpoint.execution-timeout",
     "guess",
@@ -137,6 +144,9 @@ def update_endpoint(ask: Ask) -> Json:
     config = find_config(ask, request["EndpointConfigName"])
     wanted = rollouts.variants_of(config.body)
     _check_interlock(ask, endpoint, wanted)
+    had = any(variant.serverless is None for variant in rollout.variants.values())
+    if had and any(variant.serverless for variant in wanted.values()):
+        raise refuse(TO_SERVERLESS)
     _check_deployment(request, rollout.variants, wanted)
     if request.get("RetainAllVariantProperties"):
         excluded = {

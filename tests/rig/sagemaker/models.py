@@ -36,6 +36,13 @@ CONFIG_EXISTS = rule(
     'Cannot create already existing endpoint configuration "{arn}".',
     "apache/airflow#7598",
 )
+SERVERLESS = rule(
+    "config.serverless",
+    "guess",
+    "ValidationException",
+    "Serverless endpoints take one variant, no VPC and no network isolation",
+    "documented as exclusions of serverless inference; the words are not known",
+)
 CONFIG_ABSENT = rule(
     "config.absent",
     "issue",
@@ -94,8 +101,14 @@ def create_config(ask: Ask) -> Json:
         raise refuse(CONFIG_EXISTS, arn=account.arn(CONFIG, name))
     for variant in (*request["ProductionVariants"], *request.get("ShadowProductionVariants", ())):
         if variant.get("ModelName"):
-            find_model(ask, variant["ModelName"])
+            _check_serverless(request, variant, find_model(ask, variant["ModelName"]).body)
     return {"EndpointConfigArn": account.make(CONFIG, name, request, ask.principal).arn}
+
+
+def _check_serverless(request: Json, variant: Json, model: Json) -> None:
+    networked = model.get("VpcConfig") or model.get("EnableNetworkIsolation")
+    if variant.get("ServerlessConfig") and (networked or len(request["ProductionVariants"]) > 1):
+        raise refuse(SERVERLESS)
 
 
 @serves("DescribeEndpointConfig")

@@ -68,7 +68,7 @@ def tuning_request(name: str = "hpo", most: int = 2, parallel: int = 1) -> Json:
     }
 
 
-def transform_request(name: str = "batch") -> Json:
+def transform_request(name: str = "batch", **more: Any) -> Json:
     """A transform job over model ``m``."""
     source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/in"}}
     return {
@@ -77,6 +77,27 @@ def transform_request(name: str = "batch") -> Json:
         "TransformInput": {"DataSource": source},
         "TransformOutput": {"S3OutputPath": "s3://bucket/out"},
         "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+        **more,
+    }
+
+
+def processing_request(name: str = "p", **more: Any) -> Json:
+    """A processing job with one input."""
+    where = {"S3Uri": "s3://bucket/in", "LocalPath": "/opt/in", "S3DataType": "S3Prefix"}
+    return {
+        "ProcessingJobName": name,
+        "AppSpecification": {"ImageUri": IMAGE},
+        "RoleArn": ROLE,
+        "ProcessingInputs": [{"InputName": "data", "S3Input": where}],
+        "ProcessingResources": {
+            "ClusterConfig": {
+                "InstanceType": "ml.m5.large",
+                "InstanceCount": 1,
+                "VolumeSizeInGB": 10,
+            }
+        },
+        "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
+        **more,
     }
 
 

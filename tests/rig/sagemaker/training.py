@@ -28,9 +28,10 @@ ABSENT = rule(
 )
 NOT_RUNNING = rule(
     "training.stop",
-    "guess",
+    "issue",
     "ValidationException",
     "The request was rejected because the training job is in status {status}.",
+    "awslabs/benchmark-ai#928",
 )
 WAIT_WITHOUT_SPOT = rule(
     "training.wait-without-spot",
@@ -169,7 +170,9 @@ class Run:
         self._enter(secondary)
         self.ended = self.transitions[-1]["EndTime"] = self.account.now
         self.job.status = status
-        if status == "Completed" and self.account.on_output is not None:
+        leaves = self.account.on_output is not None and self.plan.output
+        if status == "Completed" and leaves:
+            assert self.account.on_output is not None
             self.account.on_output(artifact(self.job), self.plan.output)
         then = self.job.state.get("then")
         if then is not None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from windlass.serving.batching import Batch
+from windlass.serving.batch import Batch
 from windlass.serving.grpc_v2 import inference_pb2 as pb
 from windlass.serving.http import Reply
 from windlass.serving.oip import OipError, WantedOutput, check_shape
-from windlass.serving.reading import Question
+from windlass.serving.reading import Question, asked
 from windlass.serving.served import Served
 from windlass.serving.tensors import (
     DATATYPES,
@@ -66,22 +66,21 @@ class MessageForm:
         if missing := [spec for spec in specs.values() if spec.name not in found]:
             raise OipError(f"missing input: the model also takes {', '.join(map(str, missing))}")
         outputs = _outputs(request, served.model.signature.outputs)
-        names = tuple(wanted.spec.name for wanted in outputs)
         timeout = request.parameters["timeout"].int64_param if request.parameters else 0
         inputs = [found[name] for name in specs]
-        return Question(request.id or None, inputs, outputs, names, timeout / 1e6 or None)
+        return asked(request.id or None, inputs, outputs, timeout / 1e6 or None)
 
     def write(
         self, served: Served, question: Question, batch: Batch, start: int, stop: int
     ) -> Reply:
-        labels = served.labels
+        labels, wish = served.labels, question.wish
         answer = pb.ModelInferResponse(
-            model_name=labels.model, model_version=labels.version, id=question.id or ""
+            model_name=labels.model, model_version=labels.version, id=wish.id or ""
         )
         raw = bool(self._request.raw_input_contents) or any(
-            wanted.spec.datatype not in _CONTENTS for wanted in question.outputs
+            wanted.spec.datatype not in _CONTENTS for wanted in wish.outputs
         )
-        for wanted, result in zip(question.outputs, batch.part(start, stop), strict=True):
+        for wanted, result in zip(wish.outputs, batch.part(start, stop), strict=True):
             datatype = DATATYPES[wanted.spec.datatype]
             entry = answer.outputs.add(
                 name=wanted.spec.name, datatype=datatype.name, shape=result.shape

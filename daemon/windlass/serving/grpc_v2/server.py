@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from windlass.serving.access import credential_of
 from windlass.serving.grpc_v2 import inference_pb2 as pb
 from windlass.serving.grpc_v2.messages import MessageForm
 from windlass.serving.http import Limits, Reply
-from windlass.serving.inference import Caller, Inference
+from windlass.serving.inference import Inference, Waiting
 from windlass.serving.metrics import Metrics
 from windlass.serving.oip import model_metadata, server_metadata
 from windlass.serving.pages import Whole, all_statistics, index, load_or_unload
@@ -117,20 +116,14 @@ class Calls:
 
     async def infer(self, request: pb.ModelInferRequest, context: Context) -> bytes:
         """The answer's message, as bytes. Raises RefusedError."""
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-        def answer(reply: Reply) -> None:
-            if not future.done():
-                future.set_result(reply)
-
         begun = time.perf_counter()
         model = request.model_name, request.model_version or None
         self._metrics.under_way += 1
         try:
             form = MessageForm(request)
-            caller = Caller(answer, lambda: not future.done(), _credential(context))
-            self._inference.submit(form, model, b"", begun, caller)
-            reply = await future
+            waiting, key = Waiting(), _credential(context)
+            self._inference.submit(form, model, b"", begun, waiting, key)
+            reply = await waiting.answer()
         finally:
             self._metrics.under_way -= 1
         _raise_refusal(reply)

@@ -1,0 +1,59 @@
+"""Numbers of a JSON array into one tensor, by SIMD code: what one input of one shape needs for it.
+
+Outside the eight hops. A slot is made once for each shape that is asked for, and filled by each
+request. It takes only what ``tensors`` would take; where it may be otherwise it gives nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from windlass.serving.tensors import DATATYPES, Array, Shape, TensorSpec
+
+if TYPE_CHECKING:
+    import simdjson
+
+_BUFFERS: Mapping[str, tuple[Literal["d", "i", "u"], np.dtype[np.generic]]] = {
+    "f": ("d", np.dtype("f8")),
+    "i": ("i", np.dtype("i8")),
+    "u": ("u", np.dtype("u8")),
+}
+_SQUARES = {2: 1e9, 4: 1e76}
+"""Squares of numbers that floats of that many bytes hold."""
+
+
+class Slot:
+    """Takes the numbers of one input."""
+
+    __slots__ = ("_code", "_dtype", "_size", "_square", "_widest", "shape")
+
+    def __init__(self, spec: TensorSpec, shape: Shape) -> None:
+        dtype = DATATYPES[spec.datatype].dtype
+        self.shape = shape
+        self._dtype = dtype
+        self._size = prod(shape)
+        self._code: Literal["d", "i", "u"] | None
+        self._code, self._widest = _BUFFERS.get(dtype.kind, (None, dtype))
+        self._square = _SQUARES.get(dtype.itemsize, np.inf) if dtype.kind == "f" else np.inf
+        """Of the largest number that is surely in the range of the datatype."""
+
+    def fill(self, data: simdjson.Array) -> Array | None:
+        """The tensor, or None when the numbers may not fit its datatype exactly enough."""
+        if self._code is None:
+            return None
+        wide: Array = np.frombuffer(data.as_buffer(of_type=self._code), self._widest)
+        if wide.size != self._size:
+            return None
+        if self._dtype is self._widest:
+            return wide.reshape(self.shape)
+        # The sum of squares is small only where each number is: one look for all of them.
+        if self._code == "d":
+            if not wide.dot(wide) < self._square:
+                return None
+            return wide.astype(self._dtype).reshape(self.shape)
+        array = wide.astype(self._dtype)
+        return array.reshape(self.shape) if (array == wide).all() else None
