@@ -155,6 +155,8 @@ class Found:
     retire: str = ""
     """Why it should be taken down now, though it is still declared: its time is over. A run is
     stopped, and how it ended then is its result."""
+    repair: str = ""
+    """What the next update puts right before anything else: the failed change left it half-way."""
 
 
 @dataclass(frozen=True)
@@ -375,6 +377,8 @@ class Orphan(NamedTuple):
     """What it costs, for people; empty for nothing."""
     free: bool
     """Whether it costs nothing and nothing uses it, so that it may simply go."""
+    hourly: float | None = None
+    """What it costs in an hour, where a rate is known."""
 
 
 @runtime_checkable
@@ -388,6 +392,13 @@ class FindsOrphans(Protocol):
     @abstractmethod
     async def collect(self, orphan: Orphan) -> None:
         """Remove an orphan that is free; it is looked at once more before."""
+
+    @abstractmethod
+    async def remove(self, orphan: Orphan) -> None:
+        """Remove or stop an orphan that somebody has named, whatever it costs.
+
+        It is looked at once more before: what has another owner by now stays.
+        """
 
 
 class LogChunk(NamedTuple):

@@ -89,7 +89,7 @@ class Daemon(Runtime):
         self._sources = sources
         self._bus: Bus = LocalBus() if settings.amqp is None else _amqp_bus(metrics)
         self.links: Links | None = None
-        self.orphans = Orphans(store, targets, metrics)
+        self._orphans = Orphans(store, targets, metrics)
         reconciler = Reconciler(store, targets, self._metrics.reconcile)
         self.controller = Controller(reconciler, targets, sources, self._bus, self._metrics)
 
@@ -127,6 +127,10 @@ class Daemon(Runtime):
             self._metrics.count_api_calls(target, calls)
         self._metrics.adapters.take(self._targets.numbers())
         return self._metrics
+
+    @property
+    def orphans(self) -> Orphans:
+        return self._orphans
 
     def enqueue(self, keys: Iterable[Key]) -> None:
         self.controller.enqueue(keys)

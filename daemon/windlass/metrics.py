@@ -129,6 +129,11 @@ class BusMetrics:
             "Events that a subscriber's queue refused for good.",
             registry=registry,
         )
+        self.held = Counter(
+            f"{prefix}events_unconfirmed",
+            "Events that a subscriber's queue neither took nor refused; they count as carried.",
+            registry=registry,
+        )
         self.snapshots = Counter(
             f"{prefix}snapshots", "Snapshots that were asked for and sent.", registry=registry
         )

@@ -1,8 +1,6 @@
 """The bus in numbers: ``python tests/bench/bench_bus.py``. Ratios are of one run on one broker.
 
 - status events out of the outbox, confirmed, beside a bare aio-pika publisher with confirms;
-- from a spec message to the first instruction of the local Job, beside Celery's ``delay()`` to the
-  first instruction of the task;
 - ten thousand spec messages, one in a hundred bad, doubled or out of order: the exact end, and how
   fast.
 """
@@ -11,14 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,12 +21,11 @@ import structlog
 from pydantic import JsonValue
 
 from rig.bus import bus_daemon, until, until_true
-from rig.project import Project
-from rig.rabbitmq import Broker, running_broker
+from rig.rabbitmq import running_broker
 from windlass.bus.address import Address
 from windlass.bus.events import AmqpBus
 from windlass.bus.link import Link
-from windlass.bus.publishing import Said, connected, event_body
+from windlass.bus.publishing import Said, event_body
 from windlass.metrics import Metrics
 from windlass.sources.messages import routing_key_of
 from windlass.store.sqlite import SqliteStore
@@ -40,7 +33,6 @@ from windlass_schemas import CONDITION_EVENT, CloudEvent, ConditionData, Key, Re
 
 EVENTS = 5_000
 BATCH = 500
-STARTS = 30
 MESSAGES = 10_000
 BOUND = 600.0
 
@@ -125,48 +117,6 @@ async def outbox_rate(url: str, folder: Path) -> float:
     return EVENTS / taken
 
 
-STAMP = "import sys, time; open(sys.argv[1], 'w').write(repr(time.time()))"
-CELERY = """
-import time
-from celery import Celery
-app = Celery("bench", broker={url!r})
-app.conf.update(worker_prefetch_multiplier=1, task_ignore_result=True)
-@app.task
-def start(spec, path):
-    with open(path, "w") as file:
-        file.write(repr(time.time()))
-"""
-
-
-def celery_starts(url: str, folder: Path) -> list[float]:
-    """Seconds from ``delay()`` to the first line of the task, one at a time."""
-    (folder / "benchtasks.py").write_text(CELERY.format(url=url))
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "benchtasks",
-        "worker",
-        "-c",
-        "2",
-        "-l",
-        "ERROR",
-    ]
-    with (folder / "celery.log").open("wb") as log:
-        worker = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    sys.path.insert(0, str(folder))
-    try:
-        import benchtasks  # type: ignore[import-not-found]  # written above
-
-        spec = json.dumps(document("x", "x"))
-        return timed(lambda path: benchtasks.start.delay(spec, str(path)), folder, "celery")
-    finally:
-        worker.terminate()
-        worker.wait(30)
-
-
 def document(name: str, path: str) -> dict[str, object]:
     return {
         "apiVersion": "windlass/v1",
@@ -181,51 +131,6 @@ def plain(value: dict[str, object]) -> dict[str, JsonValue]:
     return made
 
 
-def timed(start: Callable[[Path], object], folder: Path, what: str) -> list[float]:
-    """Start one after the other; each is awaited. The first three warm up."""
-    taken = []
-    for number in range(STARTS + 3):
-        path = folder / f"{what}-{number}"
-        began = time.time()
-        start(path)
-        deadline = time.monotonic() + 60
-        while not path.exists() or not path.read_text().strip():
-            assert time.monotonic() < deadline, f"{what} does not start"
-            time.sleep(0.0005)
-        taken.append(float(path.read_text()) - began)
-    return taken[3:]
-
-
-def windlass_starts(url: str, folder: Path) -> list[float]:
-    """Seconds from publishing a Job to the first instruction of its program, one at a time."""
-    specs = folder / "empty"
-    specs.mkdir()
-    (specs / "README").write_text("specs come by messages")
-    project = Project(folder, specs)
-    project.environment["WINDLASS_AMQP_URL"] = url
-    project.up()
-    try:
-        project.until(lambda: "connected to" in json.dumps(project.ask("/readyz")), "up", 60)
-        loop = asyncio.new_event_loop()
-        opened = connected(Address(url), "/bench")
-        publisher = loop.run_until_complete(opened.__aenter__())
-
-        def start(path: Path) -> None:
-            name = path.name
-            said = Said(
-                Key("Job", "default", name), json.loads(json.dumps(document(name, str(path))))
-            )
-            loop.run_until_complete(publisher.publish(said))
-
-        try:
-            return timed(start, folder, "windlass")
-        finally:
-            loop.run_until_complete(opened.__aexit__(None, None, None))
-            loop.close()
-    finally:
-        project.close()
-
-
 def verdicts(metrics: Metrics) -> dict[str, int]:
     """What came of the messages so far."""
     (family,) = list(metrics.bus.consumed.collect())
@@ -234,23 +139,6 @@ def verdicts(metrics: Metrics) -> dict[str, int]:
         for sample in family.samples
         if sample.name.endswith("_total")
     }
-
-
-async def asked_starts(url: str, folder: Path) -> list[float]:
-    """Seconds from publishing a Job to the backend's being asked to start it: all but a process."""
-    taken = []
-    async with bus_daemon(folder, url) as daemon:
-        await daemon.until_up()
-        async with connected(Address(url), "/bench") as publisher:
-            for number in range(STARTS + 3):
-                name = f"job-{number}"
-                began = time.perf_counter()
-                said = Said(Key("Job", "default", name), plain(document(name, "x")))
-                await publisher.publish(said)
-                while daemon.backend.effects.total() <= number:
-                    await asyncio.sleep(0.0005)
-                taken.append(time.perf_counter() - began)
-    return taken[3:]
 
 
 async def flood(url: str, folder: Path) -> float:
@@ -303,25 +191,6 @@ async def flood(url: str, folder: Path) -> float:
     return len(messages) / taken
 
 
-def show_starts(broker: Broker, folder: Path) -> None:
-    (folder / "c").mkdir()
-    (folder / "w").mkdir()
-    theirs = celery_starts(broker.url(broker.vhost()), folder / "c")
-    ours = windlass_starts(broker.url(broker.vhost()), folder / "w")
-    asked = statistics.median(
-        asyncio.run(asked_starts(broker.url(broker.vhost()), folder / "asked"))
-    )
-    mine, other = statistics.median(ours), statistics.median(theirs)
-    print(
-        f"spec message -> backend is asked to start, p50: {asked * 1e3:.1f} ms;"
-        f" ratio to Celery {asked / other:.2f}"
-    )
-    print(
-        f"spec message -> local Job runs, p50: {mine * 1e3:.1f} ms; Celery delay() -> task runs:"
-        f" {other * 1e3:.1f} ms; ratio {mine / other:.2f} (to reach: 0.5 or less)"
-    )
-
-
 def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     with running_broker() as broker, tempfile.TemporaryDirectory() as name:
@@ -341,7 +210,6 @@ def main() -> None:
         print(f"{MESSAGES:,} spec messages, 1 % bad, doubled or out of order:")
         rate = asyncio.run(flood(broker.url(broker.vhost()), folder / "flood"))
         print(f"  exact end state; {rate:,.0f} messages/s")
-        show_starts(broker, folder)
 
 
 if __name__ == "__main__":

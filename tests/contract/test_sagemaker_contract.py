@@ -1,7 +1,7 @@
-"""The sagemaker adapter under the conformance kit: real clients, and an account that is strict.
+"""The sagemaker adapter under the conformance kit: an account that is strict.
 
-The schedules of the kit need a backend that can be stopped at every await without a network; kills
-at every await of this adapter are in ``test_cloud_kills``.
+The direct checks go over HTTP with the real clients; the schedules ask the same account in place,
+where every await is a step. Some of them here, all of them in ``make test-long``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from rig.cloud import Cloud, cloud_in
+from rig.depth import LONG
+from rig.sagemaker_stage import theatre
 from windlass.store.base import Document
 from windlass_adapters.base import Adapter, AdapterContext, External, Owner
 from windlass_adapters.sagemaker import SageMakerAdapter
 from windlass_adapters.sagemaker.params import SageMakerParams
 from windlass_adapters.testing.contract import AdapterContract, Rig
+from windlass_adapters.testing.schedules import Depth, Theatre
 
 
 class SageMakerRig(Rig):
@@ -75,6 +78,12 @@ class SageMakerRig(Rig):
 
 class TestSageMaker(AdapterContract):
     """An account in the strict double."""
+
+    depth = Depth(stride=48) if LONG else Depth(reach=0, every=80)
+
+    def theatre(self) -> Theatre:
+        """The real adapter above an account in this process."""
+        return theatre()
 
     @asynccontextmanager
     async def open(self, folder: Path) -> AsyncIterator[tuple[Rig, Adapter]]:

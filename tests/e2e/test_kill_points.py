@@ -53,7 +53,7 @@ spec: {model: wine}
 """
 STAGES = ("new", "edited", "removed")
 SAMPLE = {
-    "new": ["launched runner#1"],
+    "new": ["starting.send>#1"],
     "edited": ["OpenTarget.apply>#1"],
     "removed": ["OpenTarget.delete>#1"],
 }

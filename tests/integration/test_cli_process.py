@@ -80,7 +80,7 @@ async def test_following_events_survives_a_restart_of_the_daemon(
         process = await start("events", "-w", "--server", first.url)
         assert (await _line(process)).startswith("TIME")
         assert (await _line(process)).split()[-1] == "one"
-    async with api_daemon(folder, port) as second:
+    async with api_daemon(folder, port=port) as second:
         await second.conclude("Job/train", "False", Reason.PROGRESSING, "two")
         assert (await _line(process)).split()[-1] == "two"
         process.send_signal(signal.SIGINT)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import cache
 from pathlib import Path
 
-import aioboto3
 import pytest
 
 from rig.cloud import Cloud, cloud_again, cloud_in
@@ -19,16 +17,15 @@ AUDIT = 0.2
 RESYNC = 300.0
 
 
-@pytest.fixture(autouse=True)
-def _one_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To read AWS's service models takes a second: all adapters of a test share one session."""
-    monkeypatch.setattr(aioboto3, "Session", cache(aioboto3.Session))
-
-
 @pytest.fixture
-async def cloud(tmp_path: Path) -> AsyncIterator[Cloud]:
-    """A kernel on an account, with a name by which it knows its things again."""
-    async with cloud_in(tmp_path, instance="prod") as world:
+async def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cloud]:
+    """A kernel on an account, with a name by which it knows its things again.
+
+    Small fleets go over HTTP, large ones ask the account in place.
+    """
+    parameters = getattr(request.node, "callspec", None)
+    count = parameters.params.get("count", 0) if parameters else 0
+    async with cloud_in(tmp_path, wire=count < 100, instance="prod") as world:
         yield world
 
 

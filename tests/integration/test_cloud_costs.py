@@ -159,3 +159,81 @@ async def test_what_nobody_declares_is_reported_and_what_is_free_is_collected(
     cloud.now += timedelta(hours=2)
     assert await orphans.look() == []
     assert cloud.names("endpoint-config") == cloud.names("model") == []
+
+
+async def test_everything_that_is_made_carries_our_tags(cloud: Cloud) -> None:
+    """Bills and the policy go by them; scaling targets too."""
+    autoscaling: dict[str, JsonValue] = {"min": 1, "max": 2, "target": 5, "metric": "concurrency"}
+    await cloud.declare(
+        cloud.target(), cloud.model(), cloud.deployment(autoscaling=dict(autoscaling))
+    )
+    await cloud.until_ready("Deployment/wine")
+    for kind in ("model", "endpoint-config", "endpoint", "scalable-target"):
+        (made,) = cloud.held(kind)
+        assert made.tags["windlass:ref"] == "Deployment/default/wine", kind
+
+
+async def test_what_is_left_behind_goes_only_when_it_is_named(cloud: Cloud) -> None:
+    """Endpoint and running jobs, with what each costs an hour; named, they are ended."""
+    script = {"train.py": b"print('loss: 1')\n"}
+    run: dict[str, JsonValue] = {"entrypoint": "train.py", "target": "cloud", "timeLimit": "9h"}
+    search = run | {
+        "ranges": {"rate": {"min": 0.001, "max": 0.1}},
+        "objective": {"metric": "loss", "regex": "loss: ([0-9.]+)"},
+        "maxJobs": 4,
+        "maxParallel": 2,
+        "options": {"instances": 3},
+    }
+    cloud.aws.account.durations["training.Training"] = 1e6
+    await cloud.declare(
+        cloud.target(),
+        cloud.model(),
+        cloud.deployment(replicas=2),
+        cloud.document("Job", "train", run, script),
+        cloud.document("Sweep", "search", search, script),
+    )
+    await cloud.until_ready("Deployment/wine")
+    cloud.now += timedelta(hours=2)
+    left = [o for o in await cloud.store.list() if o.key.kind in ("Target", "Model")]
+    orphans = Orphans(Only(cloud.store, left), cloud.targets, Metrics())
+    report = await orphans.find()
+    found = {orphan.role: orphan for _, orphan in report.left if not orphan.free}
+    assert {role: orphan.hourly for role, orphan in found.items()} == {
+        "endpoint": 0.23,
+        "run": 0.115,
+        "sweep": 0.69,
+    }
+    assert found["run"].ref == "Job/default/train"
+    assert cloud.calls()["StopTrainingJob"] == cloud.calls()["DeleteEndpoint"] == 0
+    with pytest.raises(LookupError):
+        await orphans.remove("default/cloud", "endpoint", "another")
+    for role, orphan in found.items():
+        await orphans.remove("default/cloud", role, orphan.name)
+    cloud.now += timedelta(minutes=5)
+    report = await orphans.find()
+    assert [orphan.role for _, orphan in report.left if not orphan.free] == []
+    assert cloud.names("endpoint") == []
+    assert {job.status for job in cloud.held("training-job")} == {"Stopped"}
+    cloud.aws.monitor.check()
+
+
+async def test_what_has_an_owner_again_is_not_removed(cloud: Cloud) -> None:
+    """Between the list and the removal it was declared: no orphan of that name is there."""
+    await cloud.declare(cloud.target(), cloud.model(), cloud.deployment())
+    await cloud.until_ready("Deployment/wine")
+    cloud.now += timedelta(hours=2)
+    with pytest.raises(LookupError):
+        orphans = Orphans(cloud.store, cloud.targets, Metrics())
+        await orphans.remove("default/cloud", "endpoint", "wine")
+    assert cloud.names("endpoint") == ["wine"]
+
+
+async def test_a_target_that_cannot_be_asked_is_named(cloud: Cloud) -> None:
+    """And is not taken for one that holds nothing."""
+    await cloud.declare(cloud.target(), cloud.model(), cloud.deployment())
+    await cloud.until_ready("Deployment/wine")
+    cloud.aws.expire_credentials()
+    cloud.now += timedelta(hours=2)
+    report = await Orphans(cloud.store, cloud.targets, Metrics()).find()
+    assert report.left == ()
+    assert "ExpiredToken" in report.unasked["default/cloud"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
 
-from rig.cloud import Cloud, archive, bucket_of, cloud_in
+from rig.cloud import Cloud, archive, bucket_of, cloud_again, cloud_in
+from windlass.metrics import Metrics
+from windlass.orphans import Orphans
 from windlass.store.base import Document
 from windlass_adapters.sagemaker import storage
 
@@ -89,6 +92,76 @@ async def test_a_large_artifact_goes_on_from_where_it_stopped(
     calls = cloud.calls()
     assert calls["CreateMultipartUpload"] == calls["CompleteMultipartUpload"] == 1
     assert calls["UploadPart"] == -(-len(content) // (5 << 20))
+
+
+async def cut_off(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Model whose upload has begun and is not complete."""
+    monkeypatch.setattr(storage, "PART", 5 << 20)
+    monkeypatch.setattr(storage, "UPLOAD_SLICE", -1.0)
+    content = archive(["model.onnx"]) + b"\0" * (11 << 20)
+    await cloud.declare(cloud.target(), packed(cloud, "onnx", content))
+    await cloud.after(seconds=30)
+    assert (await cloud.ready("Model/wine")).reason == "WaitingForExternal"
+    assert len(await unfinished(cloud)) == 1
+
+
+async def unfinished(cloud: Cloud) -> list[str]:
+    """Keys of uploads that are not complete."""
+    found = await cloud.aws.in_process().call(
+        "s3", "ListMultipartUploads", {"Bucket": bucket_of(cloud.aws)}
+    )
+    uploads = found.get("Uploads", [])
+    assert isinstance(uploads, list)
+    return [upload["Key"] for upload in uploads]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_an_upload_that_was_cut_goes_with_its_model(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """Its parts cost money; also where the daemon has died in between."""
+    await cut_off(cloud, monkeypatch)
+    if dies:
+        await cloud.kill()
+    await cloud.declare(cloud.target())
+    await cloud.until_gone("Model/wine")
+    assert await unfinished(cloud) == []
+    assert cloud.calls()["AbortMultipartUpload"] == 1
+
+
+async def test_an_upload_whose_begin_was_lost_leaves_no_second_one(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one's reply is lost: it is found by its key and gone on with."""
+    cloud.aws.faults.add("lost", "CreateMultipartUpload")
+    await cut_off(cloud, monkeypatch)
+    monkeypatch.setattr(storage, "UPLOAD_SLICE", 60.0)
+    await cloud.until_ready("Model/wine")
+    assert await unfinished(cloud) == []
+
+
+async def test_an_upload_of_a_lost_state_folder_is_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its key proves that it is of this installation; another's is left alone."""
+    (tmp_path / "first").mkdir()
+    async with cloud_in(tmp_path / "first", instance="prod") as cloud:
+        await cut_off(cloud, monkeypatch)
+        (ours,) = await unfinished(cloud)
+        theirs = "model/default/wine/" + "f" * 26 + ours[ours.index("/", 45) :]
+        for key in (theirs, "another/thing.tar.gz"):
+            await cloud.aws.in_process().call(
+                "s3", "CreateMultipartUpload", {"Bucket": bucket_of(cloud.aws), "Key": key}
+            )
+        async with cloud_again(cloud, tmp_path / "second") as second:
+            await second.declare(second.target())
+            await second.until_ready("Target/cloud")
+            orphans = Orphans(second.store, second.targets, Metrics())
+            await orphans.look()
+            assert len(await unfinished(second)) == 3, "younger than the grace"
+            second.now += timedelta(hours=2)
+            await orphans.look()
+            assert sorted(await unfinished(second)) == sorted([theirs, "another/thing.tar.gz"])
 
 
 async def test_an_object_in_s3_is_used_where_it_lies_and_followed(cloud: Cloud) -> None:

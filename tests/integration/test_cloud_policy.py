@@ -6,10 +6,8 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 
-import aioboto3
 import pytest
 from pydantic import JsonValue
 
@@ -25,12 +23,6 @@ from windlass_adapters.base import Infers, ReadsLogs
 from windlass_adapters.sagemaker import fronted, storage
 
 POLICY = Path(__file__).resolve().parents[2] / "docker" / "iam" / "sagemaker.json"
-
-
-@pytest.fixture(autouse=True)
-def _one_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To read AWS's service models takes a second: all adapters of a test share one session."""
-    monkeypatch.setattr(aioboto3, "Session", cache(aioboto3.Session))
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pytest
 from rig.local import LocalTarget, create_of, gone, lives, look, settled, start, until
 from windlass_adapters.base import Absent, Found, State, TerminalError, Unknown, Update
 from windlass_adapters.local import LocalAdapter
-from windlass_adapters.local.processes import launch, marked
-from windlass_adapters.local.runs import RUNNER_MODULE
+from windlass_adapters.local.processes import marked
+from windlass_adapters.local.starting import Starter
 from windlass_schemas import Artifact, Reason
 
 
@@ -293,13 +293,14 @@ async def test_a_second_runner_for_the_same_attempt_does_nothing(
     found = await start(adapter, desired)
     folder = folder_of(target, found)
     claim = (folder / "claim.json").read_text()
+    second = Starter(target.root / "second")
     for _ in range(3):
-        given = json.dumps({"environment": {}, "secrets": []}).encode()
-        launch(RUNNER_MODULE, [str(folder)], folder / "second.log", given)
+        second.start(folder, {"environment": {}, "secrets": []})
+    second.close()
     assert (folder / "claim.json").read_text() == claim
     await settled(adapter, desired.owner, found.external)
     assert (folder / "started").read_text() == "x"
-    assert (folder / "second.log").read_text() == ""
+    assert (folder / "runner.log").read_text() == ""
 
 
 async def test_a_folder_that_was_prepared_and_never_begun_is_begun_by_the_next_create(

@@ -6,7 +6,7 @@ Tests declare objects and write outcomes themselves, as a source and a pass woul
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from windlass.api.runtime import Check, Runtime
 from windlass.api.server import bind, create_app, serve
 from windlass.clock import utc_now
 from windlass.metrics import Metrics
+from windlass.orphans import Orphans
 from windlass.settings import Settings
 from windlass.store.base import (
     Applied,
@@ -41,6 +42,7 @@ from windlass_adapters.base import (
     Desired,
     ErrorClass,
     External,
+    FindsOrphans,
     Found,
     InferReply,
     Infers,
@@ -176,6 +178,15 @@ class ApiDaemon(Runtime):
     @property
     def metrics(self) -> Metrics:
         return self.numbers
+
+    @property
+    def orphans(self) -> Orphans:
+        return Orphans(self.sqlite, self, self.numbers)
+
+    def finding_orphans(self) -> Iterator[tuple[str, FindsOrphans]]:
+        """The one target, where its adapter can tell."""
+        if isinstance(self.back, FindsOrphans):
+            yield "default/local", self.back
 
     def enqueue(self, keys: Iterable[Key]) -> None:
         self.enqueued.extend(keys)
@@ -365,12 +376,14 @@ def deployment(name: str, namespace: str = "default") -> dict[str, JsonValue]:
 
 
 @asynccontextmanager
-async def api_daemon(folder: Path, port: int = 0) -> AsyncIterator[ApiDaemon]:
+async def api_daemon(
+    folder: Path, adapter: type[QuietAdapter] = TalkingAdapter, *, port: int = 0
+) -> AsyncIterator[ApiDaemon]:
     """A served API on a free port; stopped at the end."""
     config = Settings(state=folder / "state", api_port=port)
     context = AdapterContext("rig", "default/local", folder, None)  # type: ignore[arg-type]  # keeps no artifacts
     store = await SqliteStore.open(config.state / "windlass.db")
-    daemon = ApiDaemon(store, config, TalkingAdapter(context, NoParams()))
+    daemon = ApiDaemon(store, config, adapter(context, NoParams()))
     listener = bind(config.api_host, port)
     daemon.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     stop = asyncio.Event()

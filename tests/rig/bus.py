@@ -26,6 +26,7 @@ from windlass.store.base import Object
 from windlass.store.sqlite import SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
+from windlass_adapters.base import Adapter
 from windlass_adapters.testing import MemoryAdapter, MemoryBackend
 from windlass_schemas import CloudEvent, Key
 
@@ -84,14 +85,14 @@ async def bus_daemon(
     *,
     sources: tuple[Source, ...] = (),
     trust: Trust | None = None,
-    adapter: type[MemoryAdapter] = MemoryAdapter,
+    adapter: type[Adapter] | None = None,
 ) -> AsyncIterator[BusDaemon]:
     """A daemon that takes specs from the broker and tells it its events."""
     folder.mkdir(exist_ok=True)
     backend, metrics = MemoryBackend(), Metrics()
     store = await SqliteStore.open(folder / "windlass.db")
     artifacts = ArtifactStore(folder / "artifacts")
-    registry = Registry({"local": adapter.for_backend(backend)})
+    registry = Registry({"local": adapter or MemoryAdapter.for_backend(backend)})
     calls = metrics.reconcile.backend_calls
     targets = Targets(store, registry, artifacts, folder, {}, calls)
     bus = AmqpBus(metrics.bus)

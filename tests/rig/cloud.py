@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import tarfile
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -14,6 +15,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import aioboto3
+import structlog
 from pydantic import JsonValue
 
 from rig.sagemaker.account import Resource
@@ -25,9 +27,10 @@ from windlass.registry import Registry
 from windlass.store.base import Document, Object
 from windlass.store.sqlite import DATABASE, SqliteStore
 from windlass.targets import OpenTarget, Targets
-from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Adapter, Found, Owner
 from windlass_adapters.sagemaker import SageMakerAdapter
+from windlass_adapters.sagemaker.params import SageMakerParams
+from windlass_adapters.sagemaker.session import Clients
 from windlass_adapters.testing.adapter import MemoryAdapter
 from windlass_adapters.testing.backend import MemoryBackend
 from windlass_adapters.testing.world import KitStore, World
@@ -43,13 +46,18 @@ class Cloud(World):
 
     aws: SageMakerDouble = field(default_factory=SageMakerDouble)
     params: dict[str, JsonValue] = field(default_factory=dict)
+    wire: bool = True
+    """Whether calls go over HTTP, by the real clients; otherwise the account is asked in place."""
     lives: int = 0
 
     @classmethod
-    async def start(cls, folder: Path, aws: SageMakerDouble, **params: JsonValue) -> Cloud:
+    async def start(
+        cls, folder: Path, aws: SageMakerDouble, *, wire: bool = True, **params: JsonValue
+    ) -> Cloud:
         """Open a kernel on an account; ``params`` are more of the Target's."""
         backend = MemoryBackend()
-        world = cls(folder, MemoryAdapter.for_backend(backend), backend, aws=aws, params=params)
+        memory = MemoryAdapter.for_backend(backend)
+        world = cls(folder, memory, backend, aws=aws, params=params, wire=wire)
         world.now = aws.clock()
         aws.clock.follow(lambda: world.now)
         for name in ("key", "secret"):
@@ -58,27 +66,16 @@ class Cloud(World):
         await world._open()
         return world
 
-    @property
-    def artifacts(self) -> ArtifactStore:
-        """What the daemon keeps on this machine."""
-        return ArtifactStore(self.folder / "artifacts")
-
     def target_params(self) -> dict[str, JsonValue]:
         """What the Target says."""
-        given: dict[str, JsonValue] = {
-            "region": self.aws.region,
-            "account": self.aws.account.number,
-            "role": ROLE,
-            "bucket": bucket_of(self.aws),
+        wire: dict[str, JsonValue] = {
             "endpointUrl": self.aws.url,
             "credentials": {
                 "accessKeyId": f"file:{self.folder}/key",
                 "secretAccessKey": f"file:{self.folder}/secret",
             },
-            "images": dict.fromkeys(("job", "onnx", "pytorch", "sklearn", "tensorflow"), IMAGE),
-            "limits": {"*": 1e6, "s3:*": 1e6},
         }
-        return given | self.params
+        return params_for(self.aws) | wire | self.params
 
     async def _open(self) -> None:
         self.store = await SqliteStore.open(self.folder / DATABASE)
@@ -171,6 +168,18 @@ class Cloud(World):
         return seen
 
 
+def params_for(aws: SageMakerDouble) -> dict[str, JsonValue]:
+    """What a Target says of an account that is asked in place."""
+    return {
+        "region": aws.region,
+        "account": aws.account.number,
+        "role": ROLE,
+        "bucket": bucket_of(aws),
+        "images": dict.fromkeys(("job", "onnx", "pytorch", "sklearn", "tensorflow"), IMAGE),
+        "limits": {"*": 1e6, "s3:*": 1e6},
+    }
+
+
 def bucket_of(aws: SageMakerDouble) -> str:
     """The account's bucket: bucket names are everybody's."""
     return f"windlass-{aws.account.number}"
@@ -181,10 +190,13 @@ def owner_of(world: World, object_: Object) -> Owner:
     return world.reconciler.situations.owner(object_)
 
 
-def adapter_of(world: World) -> type[Adapter]:
+def adapter_of(world: Cloud) -> type[Adapter]:
     """The adapter in the world's time."""
 
     class InTime(SageMakerAdapter):
+        def clients(self, params: SageMakerParams) -> Clients:
+            return super().clients(params) if world.wire else world.aws.in_process()
+
         def seconds(self) -> float:
             return world.now.timestamp()
 
@@ -224,17 +236,24 @@ _one_session = cache(aioboto3.Session)
 
 @asynccontextmanager
 async def cloud_in(
-    folder: Path, account: SageMakerDouble | None = None, **params: JsonValue
+    folder: Path,
+    account: SageMakerDouble | None = None,
+    *,
+    wire: bool = True,
+    **params: JsonValue,
 ) -> AsyncIterator[Cloud]:
-    """A kernel on an account that holds nothing but a bucket."""
+    """A kernel on an account that holds nothing but a bucket.
+
+    Without ``wire`` there is no HTTP between the two: for thousands of lives, not for the clients.
+    """
     async with account or SageMakerDouble() as aws:
         stack = ExitStack()
         stack.enter_context(patch.object(aioboto3, "Session", _one_session))
-        async with aws.client("s3") as s3:
-            where = {"LocationConstraint": aws.region}
-            await s3.create_bucket(Bucket=bucket_of(aws), CreateBucketConfiguration=where)
-        world = await Cloud.start(folder, aws, **params)
+        aws.others.make_bucket(bucket_of(aws), aws.region)
+        world = await Cloud.start(folder, aws, wire=wire, **params)
         aws.calls.clear()
+        if not wire:
+            stack.enter_context(silence())
         try:
             yield world
         finally:
@@ -242,11 +261,22 @@ async def cloud_in(
             stack.close()
 
 
+@contextmanager
+def silence() -> Iterator[None]:
+    """Thousands of passes are no news."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
 @asynccontextmanager
 async def cloud_again(cloud: Cloud, folder: Path) -> AsyncIterator[Cloud]:
     """Another daemon on the same account, with an empty state folder."""
     folder.mkdir()
-    world = await Cloud.start(folder, cloud.aws, **cloud.params)
+    world = await Cloud.start(folder, cloud.aws, wire=cloud.wire, **cloud.params)
     try:
         yield world
     finally:

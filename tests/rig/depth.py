@@ -15,7 +15,9 @@ class TestDepth:
     __test__ = False
 
     pairs: Depth
-    """Second cuts."""
+    """Cuts with the memory adapter."""
+    real: Depth
+    """Cuts with a real adapter above a fake, each of which costs some ten times as much."""
     all_orders: bool
     """Whether orders of two owners' steps are tried that make no difference."""
     hints: int
@@ -23,6 +25,6 @@ class TestDepth:
 
 
 LONG = os.environ.get("WINDLASS_TEST_DEPTH") == "long"
-EVERYTHING = TestDepth(Depth(), all_orders=True, hints=9)
-A_COMMIT = TestDepth(Depth(stride=240), all_orders=False, hints=5)
+EVERYTHING = TestDepth(Depth(), Depth(stride=16), all_orders=True, hints=9)
+A_COMMIT = TestDepth(Depth(stride=240), Depth(reach=0, every=9), all_orders=False, hints=5)
 DEPTH = EVERYTHING if LONG else A_COMMIT

@@ -33,12 +33,13 @@ from windlass.store.database import Database
 from windlass.store.sqlite import DATABASE, SqliteStore
 from windlass.targets import OpenTarget, Targets
 from windlass_adapters.artifacts import ArtifactStore
-from windlass_adapters.local import modelfolders, processes, runs
+from windlass_adapters.local import modelfolders, processes, runs, starting
 from windlass_adapters.local.admin import Admin
 from windlass_adapters.local.modelfolders import ModelFolders
 from windlass_adapters.local.runfolder import RunFolders
 from windlass_adapters.local.runs import Runs
 from windlass_adapters.local.servers import Server
+from windlass_adapters.local.starting import Starter
 from windlass_schemas import key_of
 
 KILLED = 137
@@ -59,7 +60,9 @@ PLACES: tuple[Place, ...] = (
     (OpenTarget, "delete"),
     (RunFolders, "make"),
     (RunFolders, "_lay_out"),
-    (runs, "_launch"),
+    (Starter, "start"),
+    (Starter, "_runner"),
+    (starting, "_send"),
     (runs, "claim"),
     (Runs, "_remove"),
     (ModelFolders, "_prepare"),

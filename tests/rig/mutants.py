@@ -44,7 +44,7 @@ from windlass_adapters.base import (
     Unknown,
     Wanted,
 )
-from windlass_adapters.local import runs as local_runs
+from windlass_adapters.local import starting
 from windlass_schemas import Key, Reference
 
 Patches = Sequence[AbstractContextManager[object]]
@@ -405,6 +405,6 @@ BUGS: tuple[Bug, ...] = (
         "claim not exclusive",
         "starts a run on this machine although another runner has its claim",
         "a run is started twice",
-        lambda: [_P(local_runs, "RUNNER_MODULE", "rig.careless_runner")],
+        lambda: [_P(starting, "NURSERY_MODULE", "rig.careless_nursery")],
     ),
 )

@@ -43,6 +43,24 @@ async def test_writes_that_wait_together_are_all_there_afterwards(database: Data
     assert await database.run(keys, database) == sorted(names)
 
 
+@pytest.mark.parametrize(("took", "commits"), [(0.0, 1 + 5), (3600.0, 1 + 1)])
+async def test_a_commit_takes_what_is_written_while_the_disk_takes_one(
+    took: float, commits: int, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty wait for the first: a quick disk gets them a few at a time, a slow one at once."""
+    committed = 0
+
+    def commit() -> None:
+        nonlocal committed
+        committed += 1
+        database.connection.execute("COMMIT")
+        database._disk = took
+
+    monkeypatch.setattr(database, "_commit", commit)
+    await asyncio.gather(*(database.write(put, database, f"k{i}") for i in range(21)))
+    assert committed == commits
+
+
 async def test_a_write_that_fails_takes_nothing_of_the_others_along(database: Database) -> None:
     """What it had written itself is undone; the ones before and after it stand."""
 

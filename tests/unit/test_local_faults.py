@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import httpx
@@ -47,10 +48,11 @@ def refuse(number: int) -> OSError:
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine has no room from now on."""
 
-    def fsync(_descriptor: int) -> None:
+    def no_room(*_: object, **__: object) -> None:
         raise refuse(errno.ENOSPC)
 
-    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", no_room)
+    monkeypatch.setattr(tempfile, "mkstemp", no_room)
 
 
 OBJECTS: dict[str, dict[str, JsonValue]] = {

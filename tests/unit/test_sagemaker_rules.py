@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,41 @@ def _(aws: SageMakerDouble, by: Foreign) -> None:
 def _(aws: SageMakerDouble, by: Foreign) -> None:
     make_live(by)
     _update(by, "c", wait=600, longest=600)
+
+
+def _deploy(by: Foreign, deployment: dict[str, Any]) -> None:
+    make_live(by)
+    by.call("UpdateEndpoint", EndpointName="e", EndpointConfigName="c", DeploymentConfig=deployment)
+
+
+def _rolling(percent: int) -> dict[str, Any]:
+    size = {"Type": "CAPACITY_PERCENT", "Value": percent}
+    return {"RollingUpdatePolicy": {"MaximumBatchSize": size, "WaitIntervalInSeconds": 60}}
+
+
+@case("update.size")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    _deploy(by, _rolling(90))
+
+
+@case("update.one-policy")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    routing = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}
+    blue_green = {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}}
+    _deploy(by, {**_rolling(50), **blue_green})
+
+
+@case("update.rolling")
+def _(aws: SageMakerDouble, by: Foreign) -> None:
+    make_live(by)
+    two = [variant(), variant(name="Other")]
+    by.call("CreateEndpointConfig", EndpointConfigName="two", ProductionVariants=two)
+    by.call(
+        "UpdateEndpoint",
+        EndpointName="e",
+        EndpointConfigName="two",
+        DeploymentConfig=_rolling(50),
+    )
 
 
 def _update(by: Foreign, config: str, *, wait: int, longest: int) -> None:

@@ -88,7 +88,7 @@ def test_a_failed_update_rolls_back_and_is_in_service_with_a_reason(aws: SageMak
     aws.plan("update", fail="The primary container did not pass the ping health check.")
     aws.foreign.call("UpdateEndpoint", EndpointName="e", EndpointConfigName="c2")
     aws.clock.advance(minutes=2)
-    assert endpoint(aws)["EndpointStatus"] == "RollingBack"
+    assert endpoint(aws)["EndpointStatus"] == "Updating"
     aws.clock.advance(minutes=1)
     told = endpoint(aws)
     assert (told["EndpointStatus"], told["EndpointConfigName"]) == ("InService", "c")

@@ -50,6 +50,7 @@ from windlass_adapters.local.params import DeploymentOptions, LocalParams, NoOpt
 from windlass_adapters.local.records import BrokenRecordError
 from windlass_adapters.local.runs import Runs
 from windlass_adapters.local.servers import Server
+from windlass_adapters.local.starting import Starter
 from windlass_schemas import Deployment, Job, Model, Reason, Resource
 
 _CAPABILITIES = Capabilities(
@@ -74,7 +75,8 @@ class LocalAdapter(Adapter, ChecksSpecs, ReadsLogs, Infers):
         self._params = LocalParams.model_validate(params.model_dump())
         self._capabilities = replace(_CAPABILITIES, daemon=self._params.daemon)
         store = context.artifacts
-        self._runs = Runs(context.state / "runs", store, self._params.grace)
+        self._starter = Starter(context.state)
+        self._runs = Runs(context.state / "runs", store, self._params.grace, self._starter)
         self._models = ModelFolders(context.state / "models", store)
         server = Server(context.state / "serving", self._params, context.keys)
         self._deployments = Deployments(context.install, store, server)
@@ -85,6 +87,7 @@ class LocalAdapter(Adapter, ChecksSpecs, ReadsLogs, Infers):
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        await asyncio.to_thread(self._starter.close)
         await self._deployments.close()
 
     @property

@@ -166,29 +166,32 @@ def detach() -> Callable[[], None]:
     return lambda: os.close(writing)
 
 
-def launch(module: str, arguments: Sequence[str], log: Path, stdin: bytes = b"") -> None:
+def module_command(module: str) -> list[str]:
+    """How to run a module of ours."""
+    return [sys.executable, "-P", "-m", module]
+
+
+def module_environment() -> dict[str, str]:
+    """The environment in which a module of ours finds all that this process finds."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def launch(module: str, arguments: Sequence[str], log: Path) -> None:
     """Run a module of ours that calls ``detach``; returns when it says that it stands.
 
-    ``stdin`` goes through memory that has no name, so that secrets in it touch no disk. Raises
-    TimeoutError, and OSError when it cannot be started.
+    Raises TimeoutError, and OSError when it cannot be started.
     """
-    descriptor = os.memfd_create("windlass")
     try:
-        with os.fdopen(os.dup(descriptor), "wb") as memory:
-            memory.write(stdin)
-        os.lseek(descriptor, 0, os.SEEK_SET)
         with log.open("ab") as output:
             subprocess.run(
-                [sys.executable, "-P", "-m", module, *arguments],
-                stdin=descriptor,
+                [*module_command(module), *arguments],
+                stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=module_environment(),
                 start_new_session=True,
                 timeout=LAUNCH_TIMEOUT,
                 check=False,
             )
     except subprocess.TimeoutExpired as error:
         raise TimeoutError(f"{module} did not start within {LAUNCH_TIMEOUT:.0f} s") from error
-    finally:
-        os.close(descriptor)

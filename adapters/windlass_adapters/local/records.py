@@ -25,7 +25,10 @@ class BrokenRecordError(Exception):
 def read_record(path: Path) -> Record | None:
     """The record, or None when there is none. Raises BrokenRecordError, OSError."""
     try:
-        value = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        if not text:  # its name outlived a power cut, and its content did not
+            return None
+        value = json.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
@@ -35,27 +38,35 @@ def read_record(path: Path) -> Record | None:
     return value
 
 
-def write_record(path: Path, record: Mapping[str, Json]) -> None:
-    """Put the record in place of what is there. Raises OSError, also for a full disk."""
-    temporary = _write_beside(path, record)
+def write_record(path: Path, record: Mapping[str, Json], *, durable: bool = True) -> None:
+    """Put the record in place of what is there. Raises OSError, also for a full disk.
+
+    One that is not ``durable`` outlives every process; a power cut may leave it empty.
+    """
+    temporary = _write_beside(path, record, durable)
     try:
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if durable:
+        sync(path.parent)
 
 
-def claim(path: Path) -> bool:
-    """Take a claim for this process; False when somebody has it. Never taken twice."""
-    temporary = _write_beside(path, this_process()._asdict())
+def claim(path: Path, *, durable: bool = True) -> bool:
+    """Take a claim for this process; False when somebody has it. Never taken twice.
+
+    A power cut may take one that is not ``durable``, with the process that has it.
+    """
+    temporary = _write_beside(path, this_process()._asdict(), durable)
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    if durable:
+        sync(path.parent)
     return True
 
 
@@ -70,21 +81,23 @@ def read_process(path: Path) -> ProcessId | None:
     raise BrokenRecordError(f"{path} names no process")
 
 
-def _write_beside(path: Path, record: Mapping[str, Json]) -> Path:
+def _write_beside(path: Path, record: Mapping[str, Json], durable: bool) -> Path:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(record, file, ensure_ascii=False, indent=1)
             file.flush()
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
     except OSError:
         Path(name).unlink(missing_ok=True)
         raise
     return Path(name)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Return when the disk has a file, or the names in a folder. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

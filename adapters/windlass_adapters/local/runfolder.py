@@ -26,7 +26,7 @@ from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import Create, Owner, TransientError
 from windlass_adapters.local import runner
 from windlass_adapters.local.jobs import RunBody
-from windlass_adapters.local.processes import MARK
+from windlass_adapters.local.processes import MARK, boot_id
 from windlass_adapters.local.storage import save
 from windlass_adapters.program import arguments, variable
 from windlass_adapters.program import text as text_of
@@ -50,6 +50,8 @@ class RunRecord(Frozen):
     store: str
     time_limit: float | None
     grace: float
+    boot: str = ""
+    """When the machine was started that it was made on: ``boot_id``."""
 
 
 class ExitRecord(Frozen):
@@ -80,7 +82,8 @@ class RunFolders:
         staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staging-"))
         try:
             self._lay_out(staging, body)
-            save(staging / runner.RUN, self._record(folder, owner, action, body))
+            # The runner sees to it that the disk has it, once the program runs.
+            save(staging / runner.RUN, self._record(folder, owner, action, body), durable=False)
             staging.rename(folder)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -118,6 +121,7 @@ class RunFolders:
             store=str(self._store.root.absolute()),
             time_limit=body.time_limit,
             grace=self._grace,
+            boot=boot_id(),
         )
 
 

@@ -1,9 +1,9 @@
 """The process that runs one attempt of a Job: started in hop 7, read in hop 5, outlives the daemon.
 
-``python -m windlass_adapters.local.runner FOLDER``, with the declared environment as JSON on stdin.
-It takes the run's claim before anything else, so that a second one for the same folder does
-nothing, and it writes ``exit.json`` after everything else. Standard library only: it starts in
-milliseconds, stays small, and loads nothing later, when the installation may have changed.
+Forked by the nursery before there is anything to run, it waits for its order on a socket. It takes
+the run's claim before anything else, so that a second one for the same folder does nothing, and it
+writes ``exit.json`` after everything else. Standard library only: it stays small, and loads nothing
+later, when the installation may have changed.
 """
 
 from __future__ import annotations
@@ -11,27 +11,26 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import TypedDict, cast
 
 from windlass_adapters.local.outcome import FULL, Outcome, collect, ended, interrupted, not_started
 from windlass_adapters.local.processes import (
     adopt_orphans,
     descendants,
-    detach,
-    die_with_parent,
     kill,
 )
-from windlass_adapters.local.records import Json, claim, read_record, write_record
+from windlass_adapters.local.records import Json, claim, read_record, sync, write_record
 
 CANCEL, CLAIM, EXIT, RESERVE, RUN = "cancel", "claim.json", "exit.json", ".reserve", "run.json"
+LOG = "runner.log"
 WATCHED = (signal.SIGTERM, signal.SIGCHLD)
 _RESERVED = 64 * 1024
 _FOREVER = 3600.0
@@ -39,9 +38,19 @@ _UNKILLABLE = 10.0
 """Seconds after which a process that survives KILL (it waits for hardware) is left alone."""
 
 
+class Given(TypedDict):
+    """An order, as it comes over the socket. What is secret in it is nowhere else."""
+
+    folder: str
+    environment: dict[str, str]
+    """The declared one."""
+    secrets: list[str]
+    """What the program's last words must not show."""
+
+
 @dataclass(frozen=True)
 class Order:
-    """What to run: ``run.json``, as far as the runner needs it."""
+    """What to run: ``run.json``, as far as the runner needs it, and the declared environment."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
@@ -68,16 +77,21 @@ class Run:
         self._order = order
         self._secrets = secrets
 
-    def run(self) -> Outcome:
+    def run(self, begun: Callable[[], None]) -> Outcome:
         """Run the program to its end, then everything below it, then keep the outputs."""
         if (self._folder / CANCEL).exists():
+            begun()
             return interrupted("cancelled before it started")
         for relative in self._order.outputs.values():
             (self._work / relative).parent.mkdir(parents=True, exist_ok=True)
         try:
-            program = self._start()
+            with _signals_noted():
+                program = self._start()
         except OSError as error:
             return not_started(self._order.argv[0], error)
+        finally:
+            begun()
+        self._make_durable()
         status, stopped = self._watch(program)
         _kill_all()
         if stopped is not None:
@@ -88,6 +102,8 @@ class Run:
         return collect(self._work, self._order.outputs, Path(self._order.store))
 
     def _start(self) -> int:
+        # No preexec_fn: without, the kernel copies nothing of this process (vfork), which would
+        # take longer than all that lies between a message and here.
         with (
             (self._folder / "stdout.log").open("ab") as stdout,
             (self._folder / "stderr.log").open("ab") as stderr,
@@ -100,10 +116,20 @@ class Run:
                 stdout=stdout,
                 stderr=stderr,
                 process_group=0,
-                preexec_fn=_before_program,
             )
         process.returncode = 0  # reaped below with all the others, not by this object
         return process.pid
+
+    def _make_durable(self) -> None:
+        """Until here, no power cut could take more than it ends. Now the program goes on anyway."""
+        with suppress(OSError):  # a disk that fails shows when the exit record is written
+            for path in (
+                self._folder / RUN,
+                self._folder / CLAIM,
+                self._folder,
+                self._folder.parent,
+            ):
+                sync(path)
 
     def _watch(self, program: int) -> tuple[int, Stop | None]:
         """Wait for the end; TERM at the limit or on request, KILL after the grace."""
@@ -142,10 +168,20 @@ class Run:
         return interrupted("stopped from outside (SIGTERM)")
 
 
-def _before_program() -> None:
-    """Between fork and exec; safe here, for the runner has one thread."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
-    die_with_parent()
+@contextmanager
+def _signals_noted() -> Iterator[None]:
+    """Miss no signal while a program starts, which would inherit that they are blocked.
+
+    From its end on they are, and one that came meanwhile is there to be waited for.
+    """
+    came: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        if came:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _reap() -> dict[int, int]:
@@ -207,31 +243,58 @@ def _read_order(folder: Path, declared: Mapping[str, str]) -> Order:
     )
 
 
-def main() -> None:
-    """Run the attempt in the folder that the first argument names."""
-    folder = Path(sys.argv[1])
-    given = json.load(sys.stdin)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    ready = detach()
-    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+def attend(asked: socket.socket, guard: int) -> None:
+    """Wait for an order, take its run's claim, begin, say so, and run it to its end.
+
+    ``guard`` is told which run it is.
+    """
+    given = _receive(asked)
+    if given is None:
+        return
+    folder = Path(given["folder"])
     try:
-        if not claim(folder / CLAIM):
-            return
+        _log_to(folder / LOG)
+        mine = claim(folder / CLAIM, durable=False)
     except FileNotFoundError:
-        return  # deleted before it began
-    ready()
+        mine = False  # deleted before it began
+    if not mine:
+        asked.send(b"0")
+        return
+    os.write(guard, os.fsencode(folder))
+    _run(folder, given, lambda: _answer(asked))
+
+
+def _answer(asked: socket.socket) -> None:
+    """Not before the program has begun: whoever waits would take the processor from it."""
+    with asked, suppress(OSError):  # the daemon may be gone: all the more must the run go on
+        asked.send(b"1")
+
+
+def _receive(asked: socket.socket) -> Given | None:
+    """The order; None when nobody asks any more."""
+    with asked.makefile("rb") as reading:
+        size = int.from_bytes(reading.read(8), "big")
+        text = reading.read(size)
+    return cast("Given", json.loads(text)) if size and len(text) == size else None
+
+
+def _log_to(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _run(folder: Path, given: Given, begun: Callable[[], None]) -> None:
     adopt_orphans()
     started = datetime.now(UTC)
     with suppress(OSError):  # a disk that is full already: nothing to keep room for
         (folder / RESERVE).write_bytes(b"\0" * _RESERVED)
     try:
-        outcome = Run(folder, _read_order(folder, given["environment"]), given["secrets"]).run()
+        order = _read_order(folder, given["environment"])
+        outcome = Run(folder, order, given["secrets"]).run(begun)
     except Exception as error:
         outcome = Outcome("Failed", f"the runner failed: {type(error).__name__}: {error}")
         _record(folder, outcome, started)
         raise  # into runner.log, for whoever looks for the fault
     _record(folder, outcome, started)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,6 @@ and never waits. All methods are blocking, and quick.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -20,7 +19,6 @@ from typing import Literal
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import (
     Absent,
-    AmbiguousError,
     Create,
     External,
     Found,
@@ -34,16 +32,16 @@ from windlass_adapters.base import (
 )
 from windlass_adapters.local import runner
 from windlass_adapters.local.jobs import RUN_ROLE, RunBody
-from windlass_adapters.local.processes import ProcessId, is_alive, kill, launch, marked, send
+from windlass_adapters.local.processes import ProcessId, boot_id, is_alive, kill, marked, send
 from windlass_adapters.local.records import BrokenRecordError, claim, read_process
 from windlass_adapters.local.runfolder import ExitRecord, RunFolders, RunRecord
+from windlass_adapters.local.starting import Starter
 from windlass_adapters.local.storage import load, writing
 from windlass_adapters.program import short
 from windlass_adapters.secrets import resolve_secret
 from windlass_schemas import Reason
 
 LOG_PIECE = 64 * 1024
-RUNNER_MODULE = "windlass_adapters.local.runner"
 _PATIENCE = 10.0
 """Seconds beyond the grace that a runner has to end a cancelled run."""
 
@@ -51,8 +49,11 @@ _PATIENCE = 10.0
 class Runs:
     """All runs below one folder."""
 
-    def __init__(self, root: Path, store: ArtifactStore, grace: timedelta) -> None:
+    def __init__(
+        self, root: Path, store: ArtifactStore, grace: timedelta, starter: Starter
+    ) -> None:
         self._root = root.absolute()
+        self._starter = starter
         self._grace = grace.total_seconds()
         self._folders = RunFolders(store, self._grace)
 
@@ -89,12 +90,13 @@ class Runs:
             given = _declared_environment(RunBody.model_validate(action.wanted.body))
             with writing(self._root):
                 if record is None:
+                    self._clear(folder)
                     self._folders.make(folder, owner, action)
-                _launch(folder, given)
+                self._starter.start(folder, given)
         seen = self._look(name)
         if isinstance(seen, Found):
             return seen
-        log = folder / "runner.log"
+        log = folder / runner.LOG
         raise TransientError(f"run {name} ended before it began; {log} may say why")
 
     def delete(self, owner: Owner, external: External) -> None:
@@ -146,6 +148,8 @@ class Runs:
             return _ended(name, record, ended)
         process = read_process(folder / runner.CLAIM)
         if process is None:
+            if record.boot and record.boot != boot_id():
+                return _ended(name, record, _KILLED)  # the power cut may have taken its claim
             return Absent()  # prepared, never begun: creating it again begins it
         if is_alive(process):
             return _running(name, record)
@@ -167,6 +171,11 @@ class Runs:
         else:
             send(process, signal.SIGTERM)
 
+    def _clear(self, folder: Path) -> None:
+        """Take away what a power cut has left of a folder without its record."""
+        if folder.exists():
+            self._remove(folder)
+
     def _remove(self, folder: Path) -> None:
         trash = Path(tempfile.mkdtemp(dir=self._root, prefix=".trash-"))
         folder.rename(trash / folder.name)
@@ -185,14 +194,6 @@ def _declared_environment(body: RunBody) -> Mapping[str, object]:
     environment = {name: resolve_secret(value) for name, value in body.env.items()}
     secrets = [environment[n] for n, said in body.env.items() if environment[n] not in ("", said)]
     return {"environment": environment, "secrets": secrets}
-
-
-def _launch(folder: Path, given: Mapping[str, object]) -> None:
-    try:
-        text = json.dumps(given).encode()
-        launch(RUNNER_MODULE, [str(folder)], folder / "runner.log", text)
-    except TimeoutError as error:
-        raise AmbiguousError(str(error)) from None
 
 
 def _running(name: str, record: RunRecord, message: str = "") -> Found:

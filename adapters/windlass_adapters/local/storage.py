@@ -31,9 +31,9 @@ def load(path: Path, model: type[M]) -> M | None:
         raise BrokenRecordError(f"{path} cannot be read: {where}: {first['msg']}") from None
 
 
-def save(path: Path, value: BaseModel) -> None:
-    """Put a value in place of what is there. Raises OSError, also for a full disk."""
-    write_record(path, value.model_dump(mode="json", by_alias=False))
+def save(path: Path, value: BaseModel, *, durable: bool = True) -> None:
+    """Put a value in place of what is there, as ``write_record`` does. Raises OSError."""
+    write_record(path, value.model_dump(mode="json", by_alias=False), durable=durable)
 
 
 @contextmanager

@@ -90,7 +90,7 @@ from windlass_adapters.sagemaker.registry import (
     Packages,
 )
 from windlass_adapters.sagemaker.scaling import Scaling, scaling_changes
-from windlass_adapters.sagemaker.session import AioClients
+from windlass_adapters.sagemaker.session import AioClients, Clients
 from windlass_adapters.sagemaker.sources import SOURCE_ROLE, Sources
 from windlass_adapters.sagemaker.storage import Keys, Storage
 from windlass_adapters.sagemaker.training import Training
@@ -137,7 +137,7 @@ class SageMakerAdapter(
     def __init__(self, context: AdapterContext, params: BaseModel) -> None:
         given = SageMakerParams.model_validate(params.model_dump())
         identity = Identity(context.install, given.instance)
-        self._clients = AioClients(given)
+        self._clients = self.clients(given)
         self.api = Api(self._clients, given.account, Limits(given.limits), self.seconds)
         keys = Keys(given.bucket_name, given.prefix, identity)
         storage = Storage(self.api, keys)
@@ -180,6 +180,10 @@ class SageMakerAdapter(
         self._belongings = Belongings(backend)
         unsearchable = (processing, transforms)
         self._garbage = Garbage(backend, given.orphan_grace, unsearchable)
+
+    def clients(self, params: SageMakerParams) -> Clients:
+        """What calls AWS; a test has an account of its own behind it."""
+        return AioClients(params)
 
     def seconds(self) -> float:
         """Seconds that pass; a test has its own, where time is virtual."""
@@ -284,6 +288,9 @@ class SageMakerAdapter(
 
     async def collect(self, orphan: Orphan) -> None:
         await self._garbage.collect(orphan)
+
+    async def remove(self, orphan: Orphan) -> None:
+        await self._garbage.remove(orphan)
 
     async def infer(
         self, external: External, body: bytes, headers: Mapping[str, str]

@@ -18,10 +18,12 @@ from windlass_adapters.base import Desired, TerminalError, WaitingError, Wanted
 from windlass_adapters.sagemaker.fleets import (
     changeable,
     concurrency,
+    fleet_size,
     initial,
     lifetime_tags,
     most,
     production,
+    size_faults,
     update_policy,
     variants_of,
 )
@@ -118,8 +120,9 @@ class Renderer:
         endpoint = self._endpoint(desired, deployment, options, (variants, config))
         wanted += [config, endpoint]
         if deployment.spec.autoscaling is not None:
+            tags = self._tags(desired, options)
             wanted += [
-                _scaling(endpoint.name, variant, deployment.spec.autoscaling)
+                _scaling(endpoint.name, variant, deployment.spec.autoscaling, tags)
                 for variant in variants
             ]
         return tuple(wanted)
@@ -236,7 +239,7 @@ _METRICS = {
 """The predefined metric, and what our target is multiplied with: AWS counts by the minute."""
 
 
-def _scaling(endpoint: str, variant: Variant, autoscaling: Autoscaling) -> Wanted:
+def _scaling(endpoint: str, variant: Variant, autoscaling: Autoscaling, tags: Json) -> Wanted:
     """The scalable target of one fleet, and its policy."""
     metric, factor = _METRICS[autoscaling.metric]
     body: Json = {
@@ -247,6 +250,7 @@ def _scaling(endpoint: str, variant: Variant, autoscaling: Autoscaling) -> Wante
         "target": autoscaling.target * factor,
         "cooldownOut": int(autoscaling.stabilisation.up.total_seconds()),
         "cooldownIn": int(autoscaling.stabilisation.down.total_seconds()),
+        "tags": tags,
     }
     name = f"endpoint/{endpoint}/variant/{variant.name}"
     return Wanted(SCALING_ROLE, name, name_digest(name), body)
@@ -268,6 +272,8 @@ def deployment_faults(deployment: Deployment) -> Iterator[tuple[str, str]]:
         yield from _serverless_faults(spec, options)
     if options.updates.rolling is not None and (serverless or len(options.variants) > 1):
         yield "spec.options.updates.rolling", "is for one variant with instances; use blueGreen"
+    if not serverless:
+        yield from size_faults(options.updates, fleet_size(spec, options))
 
 
 def _serverless_faults(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue
 
@@ -31,12 +31,14 @@ from windlass_adapters.sagemaker.immutables import Backend
 from windlass_adapters.sagemaker.inplace import (
     detail_of,
     in_place,
+    progress_of,
     refuse_to_serverless,
     retagged,
     whole,
 )
-from windlass_adapters.sagemaker.inventory import Known
+from windlass_adapters.sagemaker.inventory import Known, Tagged
 from windlass_adapters.sagemaker.names import (
+    BACK_TAG,
     FLEET_TAG,
     IDLE_TAG,
     OWNER_TAG,
@@ -68,6 +70,7 @@ class Endpoints:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._idle = Idleness(backend.api, backend.clock)
+        self._left_of: tuple[Tagged, set[str]] = ({}, set())
 
     async def look(self, owner: Owner, external: External) -> Observation:
         inventory, name = self._backend.inventory, external.name
@@ -114,14 +117,20 @@ class Endpoints:
     async def _found(self, owner: Owner, external: External, known: Known) -> Found:
         answer, status = known.answer, text(known.answer, "EndpointStatus")
         failure = text(answer, "FailureReason")
-        failed = ""
-        if status == "InService" and failure and not pending_config(answer):
-            failed = await self._failed_config(owner, answer)
-        state, reason, message = state_of(status, failure, failed)
         config, coming = config_of(answer), pending_config(answer)
+        failed, back, repair = "", False, ""
+        if failure or await self._left():
+            failed = await self._failed(owner, answer)
+            back = bool(failed) and await self._went_back(failed, answer)
+            failed = failed if failure or back else ""
+        state, reason, message = state_of(status, failure, failed, went_back=back)
         serves = status not in ("Creating", "Failed", "Deleting", "UpdateRollbackFailed")
         if status == "UpdateRollbackFailed":
-            failed = await self._failed_config(owner, answer) or config
+            if failed and not back:
+                repair = f"{failed} failed and its rollback too: {failure}; going back to {config}"
+            failed = failed or config
+        if status == "Updating":
+            message += progress_of(answer)
         if status == "Creating":
             coming = config
         return Found(
@@ -137,6 +146,7 @@ class Endpoints:
             url=f"sagemaker://{text(answer, 'EndpointArn').split(':')[3]}/{external.name}",
             detail={"endpoint": self._shown(answer, known.tags)},
             retire=await self._over(external.name, known) if status == "InService" else "",
+            repair=repair,
         )
 
     def _shown(self, answer: Answer, tags: Mapping[str, str]) -> dict[str, JsonValue]:
@@ -167,23 +177,37 @@ class Endpoints:
             return f"nobody has asked it for {spell} (options.idleStop)"
         return ""
 
-    async def _failed_config(self, owner: Owner, answer: Answer) -> str:
-        """The config of the last update that was sent, if it is not the one in force.
+    async def _failed(self, owner: Owner, answer: Answer) -> str:
+        """The config of the last update that was sent, when it has ended and is not in force.
 
         The tag holds when the endpoint had last changed before the update was sent: an update that
         never arrived has left that time as it was.
         """
-        changed = moment(answer, "LastModifiedTime")
+        if text(answer, "EndpointStatus") not in ("InService", "UpdateRollbackFailed"):
+            return ""
+        if pending_config(answer):
+            return ""
+        changed = _stamp(moment(answer, "LastModifiedTime"))
         configs = await self._backend.inventory.configs.get()
         tried = [
             (tags[TRIED_TAG], name)
             for name, tags in configs.items()
-            if TRIED_TAG in tags
-            and self._backend.identity.owns(owner, tags)
-            and name != config_of(answer)
-            and tags[TRIED_TAG] != _stamp(changed)
+            if tags.get(TRIED_TAG, changed) != changed and self._backend.identity.owns(owner, tags)
         ]
-        return max(tried)[1] if tried else ""
+        last = max(tried)[1] if tried else ""
+        return "" if last == config_of(answer) else last
+
+    async def _left(self) -> set[str]:
+        """The configs that endpoints were told to leave: hardly ever any."""
+        configs = await self._backend.inventory.configs.get()
+        if self._left_of[0] is not configs:  # read anew
+            self._left_of = configs, {n for n, tags in configs.items() if BACK_TAG in tags}
+        return self._left_of[1]
+
+    async def _went_back(self, failed: str, answer: Answer) -> bool:
+        """Whether the endpoint was told to leave a config that could not be rolled back."""
+        tags = (await self._backend.inventory.configs.get()).get(failed, {})
+        return tags.get(BACK_TAG) not in (None, _stamp(moment(answer, "LastModifiedTime")))
 
     async def create(self, owner: Owner, wanted: Wanted) -> Found:
         name, config = wanted.name, str(wanted.body["config"])
@@ -233,8 +257,10 @@ class Endpoints:
             raise BusyError(f"endpoint {external.name} is {status}; waiting until it is done")
         self._backend.inventory.heat(ENDPOINT_ROLE, external.name)
         changes = list(in_place(wanted, known.answer))
-        if config_of(known.answer) != config or status != "InService":
-            await self._to_config(owner, known, wanted)
+        if status == "UpdateRollbackFailed" and await self._is_stuck_on(owner, known, config):
+            await self._go_back(known, external.name, config)
+        elif config_of(known.answer) != config or status != "InService":
+            await self._to_config(known, wanted)
         elif changes:
             await self._backend.api.sagemaker(
                 "UpdateEndpointWeightsAndCapacities",
@@ -249,20 +275,43 @@ class Endpoints:
         self._backend.inventory.heat(ENDPOINT_ROLE, external.name)
         return await self._found(owner, external, found)
 
-    async def _to_config(self, owner: Owner, known: Known, wanted: Wanted) -> None:
+    async def _is_stuck_on(self, owner: Owner, known: Known, config: str) -> bool:
+        """Whether a config has failed in both directions, and nobody has gone back from it yet."""
+        failed = await self._failed(owner, known.answer)
+        return failed == config and not await self._went_back(config, known.answer)
+
+    async def _go_back(self, known: Known, name: str, failed: str) -> None:
+        """Put the last config that was healthy in force again: at once, and watched by no alarm.
+
+        Once for each failed update: that it was done is remembered on the config that failed.
+        """
+        await self._remember(failed, known, BACK_TAG)
+        (await self._left()).add(failed)
+        await self._backend.api.sagemaker(
+            "UpdateEndpoint",
+            EndpointName=name,
+            EndpointConfigName=config_of(known.answer),
+            RetainAllVariantProperties=True,
+        )
+
+    async def _remember(self, config: str, known: Known, tag: str) -> None:
+        """Note on a config that an update is about to be sent, and how the endpoint stands now."""
+        answer = await self._backend.api.sagemaker(
+            "DescribeEndpointConfig", EndpointConfigName=config
+        )
+        stamp = _stamp(moment(known.answer, "LastModifiedTime"))
+        await self._backend.add_tags(text(answer, "EndpointConfigArn"), {tag: stamp})
+        configs = await self._backend.inventory.configs.get()
+        configs.setdefault(config, dict(known.tags))[tag] = stamp
+
+    async def _to_config(self, known: Known, wanted: Wanted) -> None:
         """Send the update; first remember on the new config that it was tried."""
         config = str(wanted.body["config"])
         alarms = wanted.body["alarms"]
         assert isinstance(alarms, list)
         refuse_to_serverless(wanted, known.answer)
         await refuse_alarm(self._backend.api, [str(alarm) for alarm in alarms])
-        configs = await self._backend.inventory.configs.get()
-        answer = await self._backend.api.sagemaker(
-            "DescribeEndpointConfig", EndpointConfigName=config
-        )
-        stamp = _stamp(moment(known.answer, "LastModifiedTime"))
-        await self._backend.add_tags(text(answer, "EndpointConfigArn"), {TRIED_TAG: stamp})
-        configs.setdefault(config, _tags(wanted))[TRIED_TAG] = stamp
+        await self._remember(config, known, TRIED_TAG)
         await self._release_scaling(known, wanted)
         request: dict[str, object] = {
             "EndpointName": wanted.name,
@@ -341,4 +390,4 @@ def _tags(wanted: Wanted) -> dict[str, str]:
 
 
 def _stamp(at: datetime | None) -> str:
-    return at.isoformat() if at else "never"
+    return at.astimezone(UTC).isoformat() if at else "never"

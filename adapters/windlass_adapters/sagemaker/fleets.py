@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import JsonValue
 
 from windlass_adapters.sagemaker.names import FLEET_TAG, IDLE_TAG, TTL_TAG
@@ -57,6 +59,14 @@ def initial(spec: DeploymentSpec, variant: Variant) -> int:
     return variant.replicas or spec.replicas or max(least, 1)
 
 
+def fleet_size(spec: DeploymentSpec, options: DeploymentOptions) -> int | None:
+    """How many instances there are in all; None while something else decides that."""
+    if spec.autoscaling is not None:
+        return None
+    given = options.variants or (Variant(name=ONE_VARIANT),)
+    return sum(initial(spec, variant) for variant in given)
+
+
 def changeable(spec: DeploymentSpec, variant: Variant) -> Json:
     """What of a fleet may change while it serves. Autoscaled replicas are not ours to set."""
     found: Json = {"weight": variant.weight}
@@ -94,6 +104,26 @@ def _size(size: Size) -> Json:
     return {"Type": "CAPACITY_PERCENT", "Value": size.percent}
 
 
+def size_faults(updates: Updates, fleet: int | None) -> Iterator[tuple[str, str]]:
+    """Steps that AWS refuses. Of a fleet that is scaled, only percents can be judged."""
+    bounded = []
+    if updates.rolling is not None:
+        bounded.append(("rolling.batch", updates.rolling.batch, 5, 50))
+        if updates.rolling.undo is not None:
+            bounded.append(("rolling.undo", updates.rolling.undo, 5, 100))
+    blue_green = updates.blue_green
+    if blue_green is not None and blue_green.size is not None:
+        least = 10 if blue_green.traffic == "linear" else 1
+        bounded.append(("blueGreen.size", blue_green.size, least, 50))
+    for field, size, least, most in bounded:
+        percent: float | None = size.percent
+        if size.instances is not None:
+            percent = 100 * size.instances / fleet if fleet else None
+        if percent is not None and not least <= percent <= most:
+            of = f" of {fleet} replicas" if size.instances is not None else ""
+            yield f"spec.options.updates.{field}", f"is {least} to {most} percent{of}"
+
+
 _TRAFFIC = {"all-at-once": "ALL_AT_ONCE", "canary": "CANARY", "linear": "LINEAR"}
 
 
@@ -104,11 +134,14 @@ def update_policy(updates: Updates) -> Json:
     if updates.max_time is not None:
         longest = {"MaximumExecutionTimeoutInSeconds": int(updates.max_time.total_seconds())}
     if updates.rolling is not None:
-        found["RollingUpdatePolicy"] = {
+        rolling: Json = {
             "MaximumBatchSize": _size(updates.rolling.batch),
             "WaitIntervalInSeconds": int(updates.rolling.wait.total_seconds()),
             **longest,
         }
+        if updates.rolling.undo is not None:
+            rolling["RollbackMaximumBatchSize"] = _size(updates.rolling.undo)
+        found["RollingUpdatePolicy"] = rolling
     elif updates.blue_green is not None:
         blue_green = updates.blue_green
         traffic: Json = {

@@ -17,9 +17,16 @@ from windlass_adapters.sagemaker.endpoints import config_of, pending_config
 from windlass_adapters.sagemaker.errors import AbsentError
 from windlass_adapters.sagemaker.immutables import Backend
 from windlass_adapters.sagemaker.jobs import RUN_ROLE
-from windlass_adapters.sagemaker.names import FLEET_TAG, INSTANCE_TAG, OWNER_TAG, REF_TAG
+from windlass_adapters.sagemaker.names import (
+    FLEET_TAG,
+    INSTANCE_TAG,
+    OWNER_TAG,
+    REF_TAG,
+    conflict,
+)
 from windlass_adapters.sagemaker.rates import dollars
 from windlass_adapters.sagemaker.training import Training
+from windlass_adapters.sagemaker.tuning import TUNING_ROLE
 
 
 class Garbage:
@@ -31,47 +38,66 @@ class Garbage:
         self._backend = backend
         self._grace = grace
         self._unsearchable = unsearchable
+        self._nouns = _NOUNS | {runs.role: (runs.noun, "Stop") for runs in unsearchable}
 
     async def orphans(self, living: Collection[Owner]) -> Sequence[Orphan]:
         """Everything of this installation whose owner is none of the living."""
         tokens = {self._backend.identity.token(owner) for owner in living}
         found = [*await self._endpoints(tokens), *await self._jobs(tokens)]
         found += await self._unused(tokens)
+        found += await self._uploads(tokens)
         before = self._backend.clock() - self._grace
         return [o for o in found if o.since is None or o.since < before]
 
     async def _endpoints(self, living: Collection[str]) -> list[Orphan]:
         found = []
-        for name, known in (await self._backend.inventory.endpoints.get()).items():
-            if known.tags.get(OWNER_TAG) not in living:
-                cost = self._hourly(known.answer, known.tags)
-                since = moment(known.answer, "CreationTime")
-                found.append(_orphan(ENDPOINT_ROLE, name, known.tags, since, cost, free=False))
+        for name, known in list((await self._backend.inventory.endpoints.get()).items()):
+            if known.tags.get(OWNER_TAG) in living:
+                continue
+            answer = await self._describe("Endpoint", name)  # a search may be late
+            if answer is None:
+                continue
+            hourly = self._hourly(answer, known.tags)
+            since = moment(answer, "CreationTime")
+            found.append(_billed(ENDPOINT_ROLE, name, known.tags, since, hourly))
         return found
 
-    def _hourly(self, answer: Answer, tags: dict[str, str]) -> str:
+    def _hourly(self, answer: Answer, tags: dict[str, str]) -> float | None:
         types = dict(fleet.split("=", 1) for fleet in tags.get(FLEET_TAG, "").split())
         running = {
             name: (types[name], count(variant, "CurrentInstanceCount") or 1)
             for variant in parts(answer, "ProductionVariants")
             if (name := text(variant, "VariantName")) in types
         }
-        hourly = self._backend.rates.hourly(running)
-        return "no rate known" if hourly is None else f"{dollars(hourly)} an hour"
+        return self._backend.rates.hourly(running)
 
     async def _jobs(self, living: Collection[str]) -> list[Orphan]:
+        """Running jobs. Those of a tuning job go with it."""
         found = []
         async for record in self._backend.inventory.search("TrainingJob"):
             tags = tags_of(record)
             running = text(record, "TrainingJobStatus") == "InProgress"
-            if running and tags.get(OWNER_TAG) not in living:
-                resources = part(record, "ResourceConfig")
-                cost = self._of_machines(resources)
+            if running and tags.get(OWNER_TAG) not in living and not text(record, "TuningJobArn"):
+                hourly = self._machines(part(record, "ResourceConfig"), 1)
                 name, since = text(record, "TrainingJobName"), moment(record, "CreationTime")
-                found.append(_orphan(RUN_ROLE, name, tags, since, cost, free=False))
+                found.append(_billed(RUN_ROLE, name, tags, since, hourly))
+        async for record in self._backend.inventory.search("HyperParameterTuningJob"):
+            tags = tags_of(record)
+            running = text(record, "HyperParameterTuningJobStatus") == "InProgress"
+            if running and tags.get(OWNER_TAG) not in living:
+                limits = part(part(record, "HyperParameterTuningJobConfig"), "ResourceLimits")
+                resources = part(part(record, "TrainingJobDefinition"), "ResourceConfig")
+                hourly = self._machines(resources, count(limits, "MaxParallelTrainingJobs") or 1)
+                name = text(record, "HyperParameterTuningJobName")
+                since = moment(record, "CreationTime")
+                found.append(_billed(TUNING_ROLE, name, tags, since, hourly))
         for part_ in self._unsearchable:
             found += await self._batch(living, part_)
         return found
+
+    def _machines(self, resources: Answer, times: int) -> float | None:
+        machines = (count(resources, "InstanceCount") or 1) * times
+        return self._backend.rates.hourly({"": (text(resources, "InstanceType"), machines)})
 
     async def _batch(self, living: Collection[str], runs: Training) -> list[Orphan]:
         """Running jobs of a kind that Search does not know."""
@@ -85,16 +111,10 @@ class Garbage:
         for name in sorted(left.keys() & running.keys()):
             answer = await self._describe(runs.noun, name)
             if answer is not None:
-                cost = self._of_machines(runs.machines(answer))
+                hourly = self._machines(runs.machines(answer), 1)
                 since = moment(answer, "CreationTime")
-                found.append(_orphan(runs.role, name, left[name], since, cost, free=False))
+                found.append(_billed(runs.role, name, left[name], since, hourly))
         return found
-
-    def _of_machines(self, resources: Answer) -> str:
-        type_ = text(resources, "InstanceType")
-        fleet = {"": (type_, count(resources, "InstanceCount") or 1)}
-        hourly = self._backend.rates.hourly(fleet)
-        return "no rate known" if hourly is None else f"{dollars(hourly)} an hour"
 
     async def _unused(self, living: Collection[str]) -> list[Orphan]:
         """Configs that no endpoint has, and models that no such config needs."""
@@ -116,14 +136,32 @@ class Garbage:
                 needed |= {text(v, "ModelName") for v in parts(answer, "ProductionVariants")}
                 continue
             since = moment(answer, "CreationTime")
-            found.append(_orphan(CONFIG_ROLE, name, tags, since, "", free=True))
+            found.append(Orphan(CONFIG_ROLE, name, tags.get(REF_TAG, ""), since, "", True))
         for name, tags in sorted(models.items()):
             if tags.get(OWNER_TAG) in living or name in needed:
                 continue
             answer = await self._describe("Model", name)
             if answer is not None:
                 since = moment(answer, "CreationTime")
-                found.append(_orphan(MODEL_ROLE, name, tags, since, "", free=True))
+                found.append(Orphan(MODEL_ROLE, name, tags.get(REF_TAG, ""), since, "", True))
+        return found
+
+    async def _uploads(self, living: Collection[str]) -> list[Orphan]:
+        """Uploads that nobody goes on with, where a key can prove that it is of this installation.
+
+        Its folder ends in the owner's token, which with ``params.instance`` is a hash of that name
+        and of the object; without, it is a uid, which may be another installation's.
+        """
+        storage, identity = self._backend.storage, self._backend.identity
+        if identity.instance is None:
+            return []
+        found = []
+        for upload in await storage.uploads(storage.keys.prefix):
+            owner = storage.keys.owner(upload.key)
+            if owner is not None and identity.token(owner) not in living:
+                found.append(
+                    Orphan(UPLOAD_ROLE, upload.key, str(owner.key), upload.since, "", True)
+                )
         return found
 
     async def _describe(self, noun: str, name: str) -> Answer | None:
@@ -134,23 +172,55 @@ class Garbage:
 
     async def collect(self, orphan: Orphan) -> None:
         """Remove what costs nothing and nothing uses. It is looked at once more before."""
-        if not orphan.free:
+        if orphan.free:
+            await self.remove(orphan)
+
+    async def remove(self, orphan: Orphan) -> None:
+        """Remove it, or stop it. It is looked at once more before: it may have an owner by now."""
+        if orphan.role == UPLOAD_ROLE:
+            await self._abort(orphan.name)
             return
-        noun = "EndpointConfig" if orphan.role == CONFIG_ROLE else "Model"
+        noun, ends = self._nouns[orphan.role]
         answer = await self._describe(noun, orphan.name)
         if answer is None:
             return
         tags = await self._backend.tags(text(answer, f"{noun}Arn"))
-        if tags.get(INSTANCE_TAG) != self._backend.identity.tag:
-            return
+        ours = tags.get(INSTANCE_TAG) == self._backend.identity.tag
+        if not ours or tags.get(REF_TAG, "") != orphan.ref:
+            raise conflict(f"{orphan.role} {orphan.name}", tags)
         with suppress(AbsentError):
-            await self._backend.api.sagemaker(f"Delete{noun}", **{f"{noun}Name": orphan.name})
+            await self._backend.api.sagemaker(f"{ends}{noun}", **{f"{noun}Name": orphan.name})
+        await self._forget(orphan)
+
+    async def _forget(self, orphan: Orphan) -> None:
         inventory = self._backend.inventory
-        section = inventory.configs if orphan.role == CONFIG_ROLE else inventory.models
-        (await section.get()).pop(orphan.name, None)
+        match orphan.role:
+            case "config":
+                (await inventory.configs.get()).pop(orphan.name, None)
+            case "model":
+                (await inventory.models.get()).pop(orphan.name, None)
+            case "endpoint":
+                inventory.heat(ENDPOINT_ROLE, orphan.name)
+
+    async def _abort(self, key: str) -> None:
+        for upload in await self._backend.storage.uploads(key):
+            if upload.key == key:
+                await self._backend.storage.abort(upload)
 
 
-def _orphan(
-    role: str, name: str, tags: dict[str, str], since: datetime | None, cost: str, *, free: bool
+UPLOAD_ROLE = "upload"
+_NOUNS = {
+    CONFIG_ROLE: ("EndpointConfig", "Delete"),
+    MODEL_ROLE: ("Model", "Delete"),
+    ENDPOINT_ROLE: ("Endpoint", "Delete"),
+    RUN_ROLE: ("TrainingJob", "Stop"),
+    TUNING_ROLE: ("HyperParameterTuningJob", "Stop"),
+}
+"""AWS's word for a role, and how it ends. A stopped job keeps its record, which costs nothing."""
+
+
+def _billed(
+    role: str, name: str, tags: dict[str, str], since: datetime | None, hourly: float | None
 ) -> Orphan:
-    return Orphan(role, name, tags.get(REF_TAG, ""), since, cost, free)
+    cost = "no rate known" if hourly is None else f"{dollars(hourly)} an hour"
+    return Orphan(role, name, tags.get(REF_TAG, ""), since, cost, False, hourly)

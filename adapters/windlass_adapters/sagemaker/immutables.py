@@ -185,6 +185,11 @@ class Objects:
             return self._found(owner, external)
         if not await self._backend.storage.has(key):
             known.discard(key)
+            if await self._backend.storage.is_unfinished(key):
+                ours = key.startswith(self._backend.storage.keys.folder(owner))
+                message = "its upload has begun and is not complete"
+                uid = owner.uid if ours else "nobody"
+                return Found(external, uid, State.LIVE, message=message)
             return Absent()
         known.add(key)
         inventory.cool(ARTIFACT_ROLE, key)

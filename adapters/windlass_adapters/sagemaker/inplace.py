@@ -39,6 +39,20 @@ def detail_of(answer: Answer, tags: Mapping[str, str]) -> dict[str, JsonValue]:
     }
 
 
+def progress_of(answer: Answer) -> str:
+    """How far an update is: the instances of the new version, and what is done with them."""
+    coming = part(answer, "PendingDeploymentSummary")
+    told = []
+    for variant in parts(coming, "ProductionVariants"):
+        desired = whole(variant, "DesiredInstanceCount")
+        stage = next((text(s, "Status") for s in parts(variant, "VariantStatus")), "")
+        if desired:
+            now = whole(variant, "CurrentInstanceCount") or 0
+            doing = f" ({stage})" if stage else ""
+            told.append(f"{now} of {desired} instances of {text(variant, 'VariantName')}{doing}")
+    return f"; of the new version: {', '.join(told)}" if told else ""
+
+
 def whole(answer: Answer, name: str) -> int | None:
     found = number(answer, name)
     return None if found is None else int(found)

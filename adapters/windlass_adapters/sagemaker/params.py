@@ -149,15 +149,24 @@ class Size(Frozen):
         return self
 
 
+def _an_hour_at_most(wait: timedelta) -> timedelta:
+    if wait > timedelta(hours=1):
+        raise ValueError("is 1h at most")
+    return wait
+
+
+Wait = Annotated[Duration, AfterValidator(_an_hour_at_most)]
+
+
 class BlueGreen(Frozen):
     """A second fleet beside the first one, and traffic moved over to it."""
 
     traffic: Literal["all-at-once", "canary", "linear"] = "all-at-once"
     size: Size | None = None
     """The first step (canary) or each step (linear)."""
-    wait: Duration = timedelta(0)
+    wait: Wait = timedelta(0)
     """Between two steps; alarms are watched meanwhile."""
-    termination_wait: Duration = timedelta(0)
+    termination_wait: Wait = timedelta(0)
     """How long the old fleet stays after the move."""
 
     @model_validator(mode="after")
@@ -171,8 +180,10 @@ class Rolling(Frozen):
     """The fleet exchanged in batches."""
 
     batch: Size
-    wait: Duration = timedelta(0)
+    wait: Wait = timedelta(0)
     """Between two batches; alarms are watched meanwhile."""
+    undo: Size | None = None
+    """The batch of a rollback; by default the whole fleet at once."""
 
 
 class Updates(Frozen):
@@ -193,7 +204,17 @@ class Updates(Frozen):
             raise ValueError("needs at most one of blueGreen and rolling")
         if self.max_time is not None and not 600 <= self.max_time.total_seconds() <= 28800:
             raise ValueError("maxTime is 10m at least and 8h at most")
+        if self.max_time is not None and self._waits() >= self.max_time:
+            raise ValueError("maxTime must be longer than all waits together")
         return self
+
+    def _waits(self) -> timedelta:
+        """What AWS counts of them: one wait between two steps, and the one at the end."""
+        if self.rolling is not None:
+            return self.rolling.wait
+        if self.blue_green is not None:
+            return self.blue_green.wait + self.blue_green.termination_wait
+        return timedelta(0)
 
 
 class Vpc(Frozen):

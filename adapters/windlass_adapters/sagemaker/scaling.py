@@ -72,8 +72,13 @@ class Scaling:
             "ScalableDimension": SCALABLE,
         }
         api = self._backend.api
-        before = (await inventory.scaling.get()).get(wanted.name)
+        before = (await inventory.scaling.get()).get(wanted.name) or (
+            await inventory.scaled(wanted.name)
+        ).get(wanted.name)
         held = _held(before) if before else {}
+        new: dict[str, object] = (
+            {} if before else {"Tags": body["tags"]}
+        )  # only then AWS takes them
         if any(held.get(f) != body[f] for f in ("min", "max")):
             await api.call(
                 SCALING,
@@ -81,6 +86,7 @@ class Scaling:
                 **where,
                 MinCapacity=body["min"],
                 MaxCapacity=body["max"],
+                **new,
             )
         if any(held.get(f) != body[f] for f in _FIELDS[2:]):
             await api.call(

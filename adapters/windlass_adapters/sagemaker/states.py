@@ -17,18 +17,30 @@ _SAYING = {
     "Creating": "SageMaker is making the endpoint",
     "Updating": "SageMaker is updating the endpoint; the old version serves",
     "SystemUpdating": "AWS maintains the endpoint; it serves meanwhile",
-    "RollingBack": "the update failed and is being rolled back",
+    "RollingBack": "new counts or weights were not reached and are being rolled back",
     "Deleting": "SageMaker is deleting the endpoint",
 }
 
 
-def state_of(status: str, failure: str, failed: str) -> tuple[State, Reason | None, str]:
-    """State, reason and message of an endpoint. ``failed`` is the config of a failed update."""
+def state_of(
+    status: str, failure: str, failed: str, *, went_back: bool = False
+) -> tuple[State, Reason | None, str]:
+    """State, reason and message of an endpoint.
+
+    ``failed`` is the config of a failed update; ``went_back`` says that its rollback failed too,
+    and that the endpoint was told to go back.
+    """
     match status:
         case "Creating" | "Updating" | "SystemUpdating" | "RollingBack":
             return State.PROGRESSING, None, _SAYING[status]
         case "Deleting":
             return State.DELETING, None, _SAYING[status]
+        case "InService" if failed and went_back:
+            message = (
+                f"the update to {failed} failed and so did its rollback; Windlass has put the old"
+                " version in force again, and it serves; commit another version"
+            )
+            return State.LIVE, Reason.UPDATE_FAILED, message
         case "InService" if failed:
             reason = Reason.WAITING if passes(failure) else Reason.UPDATE_FAILED
             message = f"the update to {failed} failed: {failure}; the old version serves"
@@ -37,7 +49,11 @@ def state_of(status: str, failure: str, failed: str) -> tuple[State, Reason | No
             note = f"in service; AWS says of its last change: {failure}" if failure else ""
             return State.LIVE, None, note
         case "UpdateRollbackFailed":
-            message = f"the update failed and so did its rollback: {failure}; commit a new version"
+            tried = "; going back to the old version has failed once as well" if went_back else ""
+            message = (
+                f"the update failed and so did its rollback: {failure}{tried}; both versions serve:"
+                " look at the endpoint's logs, then commit another version"
+            )
             return State.DEGRADED, Reason.UPDATE_FAILED, message
         case "OutOfService":
             message = "the endpoint is out of service; see its logs in CloudWatch"

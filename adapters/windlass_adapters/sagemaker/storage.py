@@ -13,24 +13,36 @@ import hashlib
 import io
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from windlass_adapters.base import Owner, WaitingError
-from windlass_adapters.sagemaker.answers import Answer, count, parts, text
+from windlass_adapters.sagemaker.answers import Answer, count, moment, parts, text
 from windlass_adapters.sagemaker.api import Api
 from windlass_adapters.sagemaker.errors import AbsentError
 from windlass_adapters.sagemaker.names import Identity
 from windlass_adapters.sagemaker.packing import sizes
-from windlass_schemas import Artifact
+from windlass_schemas import Artifact, Key
 
 PART = 16 << 20
 """Bytes of one part of an upload; anything smaller is sent at once."""
 MOST_PARTS = 9000
 UPLOAD_SLICE = 25.0
 """Seconds that one call goes on uploading; the next call goes on from there."""
+LARGEST_WRAPPING = 1 << 20
+"""Bytes by which an archive may be larger than the one file in it."""
 FILE = "model.tar.gz"
+
+
+class Upload(NamedTuple):
+    """An upload in parts that is not complete."""
+
+    key: str
+    id: str
+    since: datetime | None
 
 
 class Place(NamedTuple):
@@ -63,6 +75,15 @@ class Keys:
         format_ = artifact.format or "file"
         name = f"{digest}.{artifact.size}.{format_}.{_clean(artifact.name)}"
         return f"{self.folder(owner)}{name}/{file}"
+
+    def owner(self, key: str) -> Owner | None:
+        """Whose key it is, where its token proves it: a token made of the object itself."""
+        kind, namespace, name, token = (key.removeprefix(self.prefix).split("/") + [""] * 4)[:4]
+        kinds = {"model": "Model", "deployment": "Deployment", "job": "Job", "sweep": "Sweep"}
+        if not key.startswith(self.prefix) or kind not in kinds:
+            return None
+        owner = Owner(self.identity.install, "", Key(kinds[kind], namespace, name))
+        return owner if token and self.identity.token(owner) == token else None
 
     def url(self, key: str) -> str:
         """As SageMaker names it."""
@@ -139,16 +160,44 @@ class Storage:
     async def delete(self, key: str) -> None:
         """Remove an object and any unfinished upload of it. Absent is success."""
         await self._s3("DeleteObject", Key=key)
-        for upload in await self._uploads(key):
-            try:
-                await self._s3("AbortMultipartUpload", Key=key, UploadId=upload)
-            except AbsentError:
-                continue
+        for upload in await self._uploads_of(key):
+            await self.abort(upload)
 
     async def delete_folder(self, prefix: str) -> None:
-        """Remove everything below a prefix."""
+        """Remove everything below a prefix, unfinished uploads too."""
         async for key in self.names(prefix):
             await self._s3("DeleteObject", Key=key)
+        for upload in await self.uploads(prefix):
+            await self.abort(upload)
+
+    async def is_unfinished(self, key: str) -> bool:
+        """Whether an upload was begun and is not complete: S3 charges for its parts."""
+        place = self.keys.read(key)
+        if place is not None and place.artifact.size + LARGEST_WRAPPING <= PART:
+            return False  # such a one is sent at once
+        return bool(await self._uploads_of(key))
+
+    async def abort(self, upload: Upload) -> None:
+        """Let go of the parts of an unfinished upload. Absent is success."""
+        with suppress(AbsentError):
+            await self._s3("AbortMultipartUpload", Key=upload.key, UploadId=upload.id)
+
+    async def uploads(self, prefix: str) -> list[Upload]:
+        """All unfinished uploads below a prefix, the oldest of each key first."""
+        found: list[Upload] = []
+        marker: dict[str, object] = {}
+        while True:
+            answer = await self._s3("ListMultipartUploads", Prefix=prefix, **marker)
+            found += [
+                Upload(text(u, "Key"), text(u, "UploadId"), moment(u, "Initiated"))
+                for u in parts(answer, "Uploads")
+            ]
+            if not answer.get("IsTruncated"):
+                return found
+            marker = {
+                "KeyMarker": text(answer, "NextKeyMarker"),
+                "UploadIdMarker": text(answer, "NextUploadIdMarker"),
+            }
 
     async def put(self, key: str, data: bytes) -> None:
         """Send a small object at once; S3 checks its sha256."""
@@ -161,8 +210,8 @@ class Storage:
         if total <= PART:
             await self.put(key, await asyncio.to_thread(file.read_bytes))
             return
-        uploads = await self._uploads(key)
-        upload = uploads[0] if uploads else await self._begin(key)
+        uploads = await self._uploads_of(key)
+        upload = uploads[0].id if uploads else await self._begin(key)
         sent = await self._sent(key, upload)
         until = asyncio.get_running_loop().time() + UPLOAD_SLICE
         for number, (offset, length) in enumerate(sizes(total, PART, MOST_PARTS), start=1):
@@ -184,6 +233,8 @@ class Storage:
                 ]
             },
         )
+        for other in uploads[1:]:  # a second one was begun when the first one's reply was lost
+            await self.abort(other)
 
     async def _begin(self, key: str) -> str:
         answer = await self._s3("CreateMultipartUpload", Key=key, ChecksumAlgorithm="SHA256")
@@ -201,9 +252,8 @@ class Storage:
         )
         return text(answer, "ETag"), checksum, len(data)
 
-    async def _uploads(self, key: str) -> list[str]:
-        answer = await self._s3("ListMultipartUploads", Prefix=key)
-        return [text(u, "UploadId") for u in parts(answer, "Uploads") if text(u, "Key") == key]
+    async def _uploads_of(self, key: str) -> list[Upload]:
+        return [upload for upload in await self.uploads(key) if upload.key == key]
 
     async def _sent(self, key: str, upload: str) -> dict[int, tuple[str, str, int]]:
         """Parts that S3 holds already, by number: etag, checksum, size."""

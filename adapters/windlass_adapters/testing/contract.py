@@ -80,19 +80,45 @@ class Rig(Protocol):
         """Stop and remove everything of the backend."""
 
 
-class AdapterContract:
-    """Subclass it and give it a rig; every check below is then run on your adapter."""
+class Schedules:
+    """Each story is cut at each await. One class for each sort of documents that an adapter has."""
 
     depth = Depth(stride=48)
     """How many pairs of cuts are tried."""
 
+    def theatre(self) -> Theatre | None:
+        """Where they are played, for a backend that can be stopped at every await."""
+        return None
+
+    def test_killed_at_every_await_it_exists_once_and_ends_as_declared(self) -> None:
+        """All five oracles after each schedule, with a second kill in the recovery."""
+        self._play("killed")
+
+    def test_cancelled_at_every_await_it_ends_as_declared(self) -> None:
+        """A pass that is cancelled is a pass that is looked after later."""
+        self._play("cancelled")
+
+    def test_timing_out_at_every_await_it_ends_as_declared(self) -> None:
+        """Nobody knows whether it happened."""
+        self._play("timeout")
+
+    def test_with_a_store_error_at_every_await_it_ends_as_declared(self) -> None:
+        """The outcome could not be written, or was and nobody knows."""
+        self._play("store error")
+
+    def _play(self, fault: str) -> None:
+        assert fault in FAULTS
+        theatre = self.theatre()
+        if theatre is not None:  # else stopped by real kills, in tests of its own
+            theatre.play(self.depth.for_fault(fault), fault)
+
+
+class AdapterContract(Schedules):
+    """Subclass it and give it a rig; every check below is then run on your adapter."""
+
     def make(self, folder: Path) -> Rig:
         """A fresh backend with its adapter, in an empty folder."""
         raise NotImplementedError
-
-    def theatre(self) -> Theatre | None:
-        """Where the schedules are played, for a backend that can be stopped at every await."""
-        return None
 
     @asynccontextmanager
     async def open(self, folder: Path) -> AsyncIterator[tuple[Rig, Adapter]]:
@@ -213,28 +239,6 @@ class AdapterContract:
             for error in (OSError(5, "I/O"), TimeoutError(), ValueError("x"), KeyError("x")):
                 assert adapter.classify(error) in CLASSES
             assert adapter.classify(TimeoutError()) is AmbiguousError
-
-    def test_killed_at_every_await_it_exists_once_and_ends_as_declared(self) -> None:
-        """All five oracles after each schedule, with a second kill in the recovery."""
-        self._play("killed")
-
-    def test_cancelled_at_every_await_it_ends_as_declared(self) -> None:
-        """A pass that is cancelled is a pass that is looked after later."""
-        self._play("cancelled")
-
-    def test_timing_out_at_every_await_it_ends_as_declared(self) -> None:
-        """Nobody knows whether it happened."""
-        self._play("timeout")
-
-    def test_with_a_store_error_at_every_await_it_ends_as_declared(self) -> None:
-        """The outcome could not be written, or was and nobody knows."""
-        self._play("store error")
-
-    def _play(self, fault: str) -> None:
-        assert fault in FAULTS
-        theatre = self.theatre()
-        if theatre is not None:  # else stopped by real kills, in tests of its own
-            theatre.play(self.depth.for_fault(fault), fault)
 
 
 class MemoryRig(Rig):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from windlass.store.base import Document
@@ -9,7 +10,24 @@ from windlass_schemas import Artifact, digest_of_resource, parse_resource
 
 
 def document(kind: str, name: str, spec: Mapping[str, object], **policy: object) -> Document:
-    """A valid document of ours."""
+    """A valid document of ours; nothing is in the files that it names."""
+    return _document(kind, name, spec, {}, policy)
+
+
+def filed(
+    kind: str, name: str, spec: Mapping[str, object], contents: Mapping[str, bytes]
+) -> Document:
+    """A valid document, where it matters what is in the files that it names."""
+    return _document(kind, name, spec, contents, {})
+
+
+def _document(
+    kind: str,
+    name: str,
+    spec: Mapping[str, object],
+    contents: Mapping[str, bytes],
+    policy: Mapping[str, object],
+) -> Document:
     text: dict[str, object] = {
         "apiVersion": "windlass/v1",
         "kind": kind,
@@ -19,12 +37,17 @@ def document(kind: str, name: str, spec: Mapping[str, object], **policy: object)
     if policy:
         text["policy"] = policy
     resource = parse_resource(text)
-    files = {
-        path: Artifact(digest="sha256:" + "0" * 64, size=1, name=path)
-        for _, path in resource.spec.named_files()
-    }
+    files = {path: _file(path, contents) for _, path in resource.spec.named_files()}
     digest = digest_of_resource(resource, {path: a.digest for path, a in files.items()})
     return Document(resource, files, digest, f"{name}.yaml", 1)
+
+
+def _file(path: str, contents: Mapping[str, bytes]) -> Artifact:
+    if path not in contents:
+        return Artifact(digest="sha256:" + "0" * 64, size=1, name=path)
+    data = contents[path]
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    return Artifact(digest=digest, size=len(data), name=path.rpartition("/")[2])
 
 
 def job(

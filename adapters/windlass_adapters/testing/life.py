@@ -125,7 +125,7 @@ class Life:
         while True:
             cut = self._cut()
             if not self.over.done():
-                thrown = self._interfere(cut.strike()) or thrown
+                thrown = self._interfere(cut.strike(running)) or thrown
             if self.over.done():
                 cut.leave(running)
                 raise Killed

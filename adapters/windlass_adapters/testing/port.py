@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from types import MappingProxyType, ModuleType
 from typing import NamedTuple, Protocol
@@ -48,12 +49,15 @@ class KitBackend(Protocol):
     """How often each operation was asked for, by its name."""
     changing: Collection[str] = CHANGING
     """Those of the operations that change something."""
-    changes: int
-    """Another number whenever anything has changed, whoever did it."""
     params: Mapping[str, JsonValue] = NOTHING
     """The Target's parameters."""
     timed: Sequence[ModuleType] = ()
     """Modules of the adapter that ask ``time`` what time it is; they are told the World's."""
+
+    @property
+    @abstractmethod
+    def changes(self) -> int:
+        """Another number whenever anything has changed, whoever did it."""
 
     @abstractmethod
     def adapter(self) -> type[Adapter]:
@@ -82,6 +86,10 @@ class KitBackend(Protocol):
     @abstractmethod
     def finish(self, *, ok: bool = True, message: str = "") -> None:
         """End the one run that is going on."""
+
+    def staged(self) -> AbstractContextManager[None]:
+        """What stands in the place of real things while it is played: patches, say."""
+        return nullcontext()
 
     def mutations(self) -> int:
         """How many effects there have been."""

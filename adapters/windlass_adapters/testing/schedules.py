@@ -121,7 +121,8 @@ class Theatre:
                 self._empty = (folder / "empty.db").read_bytes()
             (folder / DATABASE).write_bytes(self._empty)
             backend = self.backend()
-            with _silence(), telling_the_time(backend.timed, lambda: backend.clock()):
+            time = telling_the_time(backend.timed, lambda: backend.clock())
+            with _silence(), time, backend.staged():
                 world = await self.world.make(folder, backend, inline=True, cast=self.cast)
                 try:
                     if self.cast.beside:

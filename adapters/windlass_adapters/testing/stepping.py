@@ -8,16 +8,22 @@ only when the test says so, for interleavings.
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
-from collections.abc import Coroutine, Generator, Sequence
+import os
+from collections.abc import Coroutine, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import coroutine
+from types import CoroutineType, coroutine
 from typing import Any, ParamSpec, TypeVar
+
+from windlass.store.base import StoreError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+STORE = "windlass/store/"
 
 Steps = Coroutine[Any, Any, T]  # what a coroutine yields and gets is the event loop's own affair
 
@@ -54,11 +60,11 @@ class Cut:
     """How often it has interfered."""
     dead: list[Steps[Any]] = field(default_factory=list)
 
-    def strike(self) -> BaseException | None:
+    def strike(self, running: Steps[Any]) -> BaseException | None:
         """Count a step, or say with what to interfere instead."""
         if self.struck < len(self.at) and self.steps == self.at[self.struck]:
             self.struck, self.steps = self.struck + 1, 0
-            return self.fault
+            return _fitting(self.fault, running)
         self.steps += 1
         return None
 
@@ -74,7 +80,7 @@ class Cut:
         """Run a coroutine to its end, or to where it is cut."""
         thrown: BaseException | None = None
         while True:
-            thrown = self.strike() or thrown
+            thrown = self.strike(running) or thrown
             if isinstance(thrown, Killed):
                 self.leave(running)
                 raise thrown
@@ -95,6 +101,24 @@ class Cut:
             with suppress(BaseException):
                 running.close()
         self.dead.clear()
+
+
+def _fitting(fault: BaseException, running: Steps[Any]) -> BaseException:
+    """A store's error where the store is waited for; elsewhere one that anybody else may have."""
+    if not isinstance(fault, StoreError) or any(STORE in place for place in _places(running)):
+        return fault
+    return OSError(errno.EIO, f"{os.strerror(errno.EIO)} (by the test)")
+
+
+def _places(running: object) -> Iterator[str]:
+    """The files whose coroutines wait, from the outermost in."""
+    if isinstance(running, CoroutineType) and running.cr_await is None:
+        yield STORE  # it has not begun: all that it can hear of is the store
+    while running is not None:
+        code = getattr(running, "cr_code", None) or getattr(running, "gi_code", None)
+        if code is not None:
+            yield code.co_filename
+        running = getattr(running, "cr_await", None) or getattr(running, "gi_yieldfrom", None)
 
 
 class Gate:

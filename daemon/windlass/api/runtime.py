@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from windlass.metrics import Metrics
+from windlass.orphans import Orphans
 from windlass.settings import Settings
 from windlass.store.base import Object, Store
 from windlass_adapters.base import Adapter
@@ -40,6 +41,10 @@ class Runtime(Protocol):
     @property
     @abstractmethod
     def metrics(self) -> Metrics: ...
+
+    @property
+    @abstractmethod
+    def orphans(self) -> Orphans: ...
 
     @abstractmethod
     def enqueue(self, keys: Iterable[Key]) -> None:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 import uvicorn
 from fastapi import FastAPI
 
-from windlass.api import events, health, inference, logs, objects, pages, problems
+from windlass.api import events, health, inference, leftovers, logs, objects, pages, problems
 from windlass.api.guard import Guard
 from windlass.api.runtime import Runtime
 
@@ -45,6 +45,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.include_router(logs.routes(runtime, closing))
     app.include_router(events.routes(runtime, closing))
     app.include_router(inference.routes(runtime))
+    app.include_router(leftovers.routes(runtime))
     app.add_middleware(Guard, host=runtime.settings.api_host)
     return app
 

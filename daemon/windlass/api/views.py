@@ -87,6 +87,40 @@ class ObjectList(View):
     objects: tuple[ObjectView, ...]
 
 
+class OrphanName(View):
+    """Something left behind, by name."""
+
+    target: str
+    """``namespace/name``."""
+    role: str
+    """What it is: ``endpoint``, ``run``, ``model``..."""
+    name: str
+    """Its name in the backend."""
+
+
+class OrphanView(OrphanName):
+    """Something that a backend holds and no object declares."""
+
+    made_for: str
+    """The object that it was made for: ``Kind/namespace/name``."""
+    since: datetime | None
+    """When it was made."""
+    cost: str
+    """For people; empty where it costs nothing."""
+    dollars_an_hour: float | None
+    """Where the target's rates know it."""
+    free: bool
+    """Whether it costs nothing and goes by itself."""
+
+
+class OrphanList(View):
+    """What is left behind on the targets that this daemon has opened."""
+
+    orphans: tuple[OrphanView, ...]
+    unasked: dict[str, str]
+    """Targets that could not be asked, and why."""
+
+
 class HistoryEntry(View):
     """One line of an object's history."""
 

@@ -40,6 +40,12 @@ LONGEST_WAIT = 30.0
 SETTLED = 10.0
 """Seconds that a session must have lasted for the next wait to be short again."""
 
+ALARM = (
+    "the broker takes no messages: it is low on memory or disk; look at rabbitmqctl status, what is"
+    " to be said waits"
+)
+_GLANCE = 0.05
+
 _log = structlog.get_logger("windlass.bus")
 
 Take = Callable[[AbstractIncomingMessage], Awaitable[None]]
@@ -61,9 +67,16 @@ class LinkState:
 class Session:
     """One connection, from its beginning to the first sign of its loss."""
 
-    def __init__(self, connection: AbstractConnection, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connection: AbstractConnection,
+        on_ready: Callable[[], None],
+        on_held_up: Callable[[bool], None],
+    ) -> None:
         self._connection = connection
         self._on_ready = on_ready
+        self._on_held_up = on_held_up
+        self._held_up = False
         loop = asyncio.get_running_loop()
         self._lost: asyncio.Future[str] = loop.create_future()
         self._queues: dict[str, int] = {}
@@ -86,6 +99,20 @@ class Session:
 
     def _closed(self, _sender: object, error: BaseException | None) -> None:
         self.lose(str(error) if error else "the broker closed it")
+
+    async def held_up(self) -> bool:
+        """Whether the broker takes nothing now: low on memory or disk, it stops its publishers."""
+        assert self._connection.transport is not None
+        now = False
+        try:
+            async with asyncio.timeout(_GLANCE):
+                await self._connection.transport.connection.ready()
+        except TimeoutError:
+            now = True
+        if now != self._held_up:
+            self._held_up = now
+            self._on_held_up(now)
+        return now
 
     async def channel(self, *, prefetch: int = 0, returns: bool = False) -> AbstractChannel:
         """A channel with publisher confirms, whose loss is the session's."""
@@ -147,7 +174,7 @@ class Session:
         """Watch, without end. Raises LinkLostError."""
         while True:
             done, _ = await asyncio.wait([self._lost], timeout=PROBE)
-            if not done:
+            if not done and not await self.held_up():  # it would not even read the question
                 await self._probe()
             if self._lost.done():
                 raise LinkLostError(self._lost.result())
@@ -230,7 +257,7 @@ class Link:
                 timeout=CALL,
                 client_properties={"connection_name": f"windlass {self.name}"},
             )
-        session = Session(connection, self._up)
+        session = Session(connection, self._up, self._held_up)
         try:
             async with asyncio.TaskGroup() as group:
                 watch = group.create_task(session.until_lost())
@@ -245,6 +272,11 @@ class Link:
         self.connects += 1
         self._set(LinkState(True, f"connected to {self._address}"))
         _log.info("connected to the broker", link=self.name, broker=str(self._address))
+
+    def _held_up(self, held_up: bool) -> None:
+        if held_up:
+            _log.warning("the broker takes no messages", link=self.name, error=ALARM)
+        self._set(LinkState(not held_up, ALARM if held_up else f"connected to {self._address}"))
 
     def _set(self, state: LinkState) -> None:
         self.state = state

@@ -112,8 +112,9 @@ class Client:
         *,
         params: Mapping[str, str | int] | None = None,
         body: BaseModel | None = None,
+        patience: float = 30.0,
     ) -> T:
-        """One request. Raises Failure (NotFoundError for 404)."""
+        """One request, answered in ``patience`` seconds. Raises Failure (NotFoundError for 404)."""
         with self._explained():
             response = self._http.request(
                 method,
@@ -121,6 +122,7 @@ class Client:
                 params=params,
                 content=body.model_dump_json() if body else None,
                 headers={"content-type": "application/json"} if body else None,
+                timeout=httpx.Timeout(patience, connect=5.0),
             )
         try:
             return answer.model_validate_json(self._checked(response).content)

@@ -320,6 +320,25 @@ def delete(name: Name, server: Server = SERVER) -> None:
 
 
 @app.command()
+def orphans(
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="[NAMESPACE/]NAME", help="One target only.")
+    ] = None,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option("--remove", metavar="ROLE/NAME", help="Remove it, as the list names it."),
+    ] = None,
+    output: JsonOutput = None,
+    server: Server = SERVER,
+) -> None:
+    """List what targets hold and nothing declares any more, and what it costs an hour."""
+    from windlass.cli.leftovers import orphans
+
+    with _daemon(server) as client:
+        orphans(client, target, remove or [], output)
+
+
+@app.command()
 def transfer(
     name: Name,
     to: Annotated[str, typer.Option("--to", metavar="SOURCE", help="A source that declares it.")],

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from windlass.api.views import DaemonView, HistoryEntry, LoggedEvent, ObjectView
+from windlass.api.views import (
+    DaemonView,
+    HistoryEntry,
+    LoggedEvent,
+    ObjectView,
+    OrphanView,
+)
 from windlass.cli.terminal import age, clock_time
 from windlass_schemas import Condition, Key
 
@@ -10,6 +16,7 @@ OBJECT_COLUMNS = ("KIND/NAME", "READY", "SYNC", "HEALTH", "REASON", "AGE")
 WIDE_COLUMNS = ("GENERATION", "REVISION", "SOURCE")
 EVENT_COLUMNS = ("TIME", "KIND/NAME", "CONDITION", "STATUS", "REASON", "MESSAGE")
 DAEMON_COLUMNS = ("NAME", "ALIVE", "HOST", "PID", "VERSION", "HELD", "AGE", "DOES")
+ORPHAN_COLUMNS = ("TARGET", "WHAT", "AGE", "DOLLARS/H", "MADE-FOR", "COST")
 HISTORY_COLUMNS = ("TIME", "GEN", "REVISION", "AUTHOR", "ACTION", "RESULT", "SECONDS", "MESSAGE")
 
 
@@ -112,4 +119,18 @@ def daemon_row(found: DaemonView) -> tuple[str, ...]:
         str(found.held),
         age(found.started_at),
         " ".join(does) or "-",
+    )
+
+
+def orphan_row(found: OrphanView) -> tuple[str, ...]:
+    """Something left behind, as a row."""
+    hourly = found.dollars_an_hour
+    unknown = "0" if found.free else "?"
+    return (
+        found.target,
+        f"{found.role}/{found.name}",
+        age(found.since) if found.since else "-",
+        unknown if hourly is None else f"{hourly:g}",
+        short_key(found.made_for) if found.made_for else "-",
+        "nothing; goes by itself" if found.free else found.cost,
     )

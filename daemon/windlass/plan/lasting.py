@@ -182,6 +182,9 @@ def _examine_live(
     tried = record.wanted.digest == wanted.digest and record.sync_token == s.object.sync_token
     if found.digest != wanted.digest:
         if tried and found.failed_digest == wanted.digest:
+            if found.repair:
+                step = update(s, known, wanted, found.repair)
+                return _Finding(_repairing(s, found), step, found=found)
             if not found.attempt_counts:
                 again = update(s, known, wanted, "there may be capacity now")
                 return _later_again(s, known, found, again, "Healthy")
@@ -243,6 +246,12 @@ def _heal(
     healing = replace(step.intent, healed=(*recent, s.now))
     verdict = progressing(s, message, health=health, after=0)
     return _Finding(verdict, replace(step, intent=healing))
+
+
+def _repairing(s: Situation, found: Found) -> Verdict:
+    """The change has failed, and what it left behind is put right."""
+    verdict = progressing(s, found.repair, health="Degraded", after=0)
+    return replace(verdict, reason=found.reason or Reason.UPDATE_FAILED)
 
 
 def _degraded(s: Situation, found: Found) -> Verdict:

@@ -23,6 +23,8 @@ REGION = "eu-central-1"
 DURATIONS = {
     "endpoint.create": 120.0,
     "endpoint.update": 120.0,
+    "endpoint.batch": 60.0,
+    "endpoint.shift": 10.0,
     "endpoint.rollback": 60.0,
     "endpoint.scale": 60.0,
     "endpoint.delete": 20.0,
@@ -79,6 +81,8 @@ class Plan:
     """How long it takes in all (a job: its main part)."""
     status: str = ""
     """Where it ends, when that is not the usual one: ``UpdateRollbackFailed``."""
+    step: int = 0
+    """The step of an update at which it fails, from 0."""
     times: int = 1
     steps: tuple[tuple[str, float], ...] = ()
     """The secondary states of a training run, each with its seconds."""

@@ -22,6 +22,7 @@ from rig.sagemaker.account import REGION, Account, Plan
 from rig.sagemaker.foreign import Foreign
 from rig.sagemaker.front import Front
 from rig.sagemaker.iam import Iam
+from rig.sagemaker.inprocess import InProcess
 from rig.sagemaker.monitor import Monitor
 from rig.sagemaker.others import Others
 from rig.sagemaker.runtime import Container
@@ -36,15 +37,23 @@ _NUMBERS = itertools.count(100_000_000_001)
 class SageMakerDouble:
     """One account in one region. Several may run side by side, each on a port of its own."""
 
-    def __init__(self, *, region: str = REGION, clock: Clock | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        region: str = REGION,
+        clock: Clock | None = None,
+        seed: int = 0,
+        number: str | None = None,
+    ) -> None:
+        """``number`` is the account's; by default one that no other has."""
         self.clock = Timeline(clock)
-        self.account = Account(str(next(_NUMBERS)), self.clock, seed)
+        self.account = Account(number or str(next(_NUMBERS)), self.clock, seed)
         self.account.region = region
         principal = f"arn:aws:sts::{self.account.number}:assumed-role/windlass/daemon"
         self.credentials = Credentials("AKIAWINDLASS", "a-secret-that-signs", principal)
         self.front = Front(self.account, {self.credentials.access_key: self.credentials})
         self.faults, self.calls = self.front.faults, self.front.calls
-        self.others = Others(self.account.number, self.front.credentials)
+        self.others = Others(self.account.number, self.front.credentials, self.clock)
         self.front.others = self.others
         self.account.on_output = self.others.leave
         self.url = ""
@@ -89,6 +98,10 @@ class SageMakerDouble:
         given = {"endpoint_url": self.url, "config": config, **more}
         made: AbstractAsyncContextManager[Any] = self.session().client(service, **given)
         return made
+
+    def in_process(self) -> InProcess:
+        """The adapter's own port to AWS, without HTTP in between."""
+        return InProcess(self.front, self.credentials)
 
     def plan(self, what: str, name: str = "*", **how: Any) -> Plan:
         """Decide how the next thing of a sort turns out: see ``Plan``."""

@@ -9,6 +9,7 @@ from rig.sagemaker.operations import Ask, serves
 from rig.sagemaker.refusals import refuse, rule
 from rig.sagemaker.rollouts import ENDPOINT, Variant
 from rig.sagemaker.shapes import Json
+from rig.sagemaker.shifting import check_deployment
 
 TARGET = "scalable-target"
 
@@ -79,13 +80,6 @@ TO_SERVERLESS = rule(
     "An endpoint with instances cannot become a serverless one",
     "that it cannot is documented with serverless endpoints; the words are not known",
 )
-EXECUTION_TIMEOUT = rule(
-    "endpoint.execution-timeout",
-    "guess",
-    "ValidationException",
-    "MaximumExecutionTimeoutInSeconds must be longer than all waits together",
-    "the need is documented; the words are not known",
-)
 
 
 @serves("CreateEndpoint")
@@ -128,7 +122,10 @@ def described(endpoint: Resource) -> Json:
     if rollout.pending is not None:
         told["PendingDeploymentSummary"] = {
             "EndpointConfigName": rollout.pending.config,
-            "ProductionVariants": [v.pending_summary() for v in rollout.pending.variants.values()],
+            "ProductionVariants": [
+                v.pending_summary(rollout.pending.status, rollout.pending.changed)
+                for v in rollout.pending.variants.values()
+            ],
             "StartTime": rollout.pending.since,
         }
     return told
@@ -147,13 +144,13 @@ def update_endpoint(ask: Ask) -> Json:
     had = any(variant.serverless is None for variant in rollout.variants.values())
     if had and any(variant.serverless for variant in wanted.values()):
         raise refuse(TO_SERVERLESS)
-    _check_deployment(request, rollout.variants, wanted)
     if request.get("RetainAllVariantProperties"):
         excluded = {
             one["VariantPropertyType"]
             for one in request.get("ExcludeRetainedVariantProperties", ())
         }
         rollouts.retain(rollout.variants, wanted, excluded)
+    _check_deployment(request, rollout.variants, wanted)
     check_quota(ask, rollout.variants, wanted)
     deployment = request.get("DeploymentConfig")
     if deployment is None and request.get("RetainDeploymentConfig"):
@@ -259,12 +256,13 @@ def _check_interlock(ask: Ask, endpoint: Resource, wanted: dict[str, Variant]) -
 
 
 def _check_deployment(request: Json, now: dict[str, Variant], then: dict[str, Variant]) -> None:
-    blue_green = request.get("DeploymentConfig", {}).get("BlueGreenUpdatePolicy")
-    if blue_green is None:
+    deployment = request.get("DeploymentConfig")
+    if deployment is None:
         return
-    routing = blue_green["TrafficRoutingConfiguration"]
-    if routing["Type"] != "ALL_AT_ONCE" and now.keys() != then.keys():
+    blue_green = deployment.get("BlueGreenUpdatePolicy", {})
+    shifting = blue_green.get("TrafficRoutingConfiguration", {}).get("Type", "ALL_AT_ONCE")
+    if shifting != "ALL_AT_ONCE" and now.keys() != then.keys():
         raise refuse(GUARDRAIL_NAMES)
-    waits = blue_green.get("TerminationWaitInSeconds", 0) + routing["WaitIntervalInSeconds"]
-    if waits >= blue_green.get("MaximumExecutionTimeoutInSeconds", 28_800):
-        raise refuse(EXECUTION_TIMEOUT)
+    serverless = any(v.serverless for v in (*now.values(), *then.values()))
+    count = sum(variant.desired for variant in then.values())
+    check_deployment(deployment, count, variants=len(then), serverless=serverless)

@@ -83,10 +83,11 @@ class Front:
             caller = verify(signed, self.credentials)
             what = asked(caller.service, signed.method, signed.target, headers, body)
             protocol = what.protocol
-            reply = await self._answer(what, signed, caller, request)
+            reply = await self.answer(what, signed, caller)
         except Refusal as error:
             reply = failure(protocol, error)
         except ConnectionResetError:
+            _hang_up(request)
             return web.Response()
         if reply.status == 0:  # half an answer
             half = web.StreamResponse(headers={"Content-Length": str(len(reply.body) + 100)})
@@ -96,9 +97,8 @@ class Front:
             return half
         return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
 
-    async def _answer(
-        self, what: Asked, signed: Signed, caller: Caller, http: web.BaseRequest
-    ) -> Reply:
+    async def answer(self, what: Asked, signed: Signed, caller: Caller) -> Reply:
+        """Answer what somebody asks. Raises Refusal, and ConnectionResetError for no answer."""
         self.account.before_request()
         native = what.service in NATIVE
         request: Json = _parsed(signed.body) if native else _members(what, signed)
@@ -109,7 +109,7 @@ class Front:
             if self.expired:
                 raise refusal(Fault("expired"), principal, _action(what))
             if fault is not None:
-                await self._strike_before(fault, what, principal, http)
+                await _strike_before(fault, what, principal)
             self.faults.take(what.service, what.operation, self.account.now)
             if native:
                 reply = success(self.perform(what, request, principal))
@@ -132,7 +132,7 @@ class Front:
             note("reset", "fault.reset")
             raise
         note("" if reply.status < 300 else str(reply.status))
-        return self._strike_after(fault, reply, http)
+        return _strike_after(fault, reply)
 
     def perform(self, what: Asked, request: Json, principal: str) -> Json | None:
         """Check a request, do it, and check the answer. Raises Refusal."""
@@ -157,28 +157,26 @@ class Front:
             raise Broken(self.broken[-1])
         return answer or {}
 
-    async def _strike_before(
-        self, fault: Fault, what: Asked, principal: str, http: web.BaseRequest
-    ) -> None:
-        if fault.kind == "reset":
-            _hang_up(http)
-            raise ConnectionResetError
-        if fault.kind == "slow":
-            await asyncio.sleep(fault.seconds)
-        if fault.kind not in BROKEN:
-            raise refusal(fault, principal, _action(what))
 
-    def _strike_after(self, fault: Fault | None, reply: Reply, http: web.BaseRequest) -> Reply:
-        match fault.kind if fault else "":
-            case "lost":
-                _hang_up(http)
-                raise ConnectionResetError
-            case "half":
-                return Reply(0, reply.body[: len(reply.body) // 2], {})
-            case "html":
-                status = fault.status if fault and fault.status else 502
-                return Reply(status, b"<html>Bad gateway</html>", {"Content-Type": "text/html"})
-        return reply
+async def _strike_before(fault: Fault, what: Asked, principal: str) -> None:
+    if fault.kind == "reset":
+        raise ConnectionResetError
+    if fault.kind == "slow":
+        await asyncio.sleep(fault.seconds)
+    if fault.kind not in BROKEN:
+        raise refusal(fault, principal, _action(what))
+
+
+def _strike_after(fault: Fault | None, reply: Reply) -> Reply:
+    match fault.kind if fault else "":
+        case "lost":
+            raise ConnectionResetError
+        case "half":
+            return Reply(0, reply.body[: len(reply.body) // 2], {})
+        case "html":
+            status = fault.status if fault and fault.status else 502
+            return Reply(status, b"<html>Bad gateway</html>", {"Content-Type": "text/html"})
+    return reply
 
 
 class _Note:

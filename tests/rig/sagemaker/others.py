@@ -1,9 +1,9 @@
 """S3, STS, IAM, CloudWatch, logs and Lambda: moto, in this process and behind the same front door.
 
 What moto does not do and AWS does: it takes any checksum that a client sends (checked here, before
-it), it answers 500 for a part of an upload that is over, its Lambda runs nothing, its CloudWatch
-raises no alarm by itself, and who calls is always the same user (answered here). SageMaker and
-autoscaling are never answered from there.
+it), it answers 500 for a part of an upload that is over, it has begun all uploads in 2010 (put
+right here), its Lambda runs nothing, its CloudWatch raises no alarm by itself, and who calls is
+always the same user (answered here). SageMaker and autoscaling are never answered from there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import hashlib
 import re
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -42,10 +44,17 @@ _app: Any = None  # moto's WSGI application; imported on first use, since that t
 class Others:
     """Calls moto for one account."""
 
-    def __init__(self, account: str, credentials: dict[str, Credentials]) -> None:
+    def __init__(
+        self, account: str, credentials: dict[str, Credentials], clock: Callable[[], datetime]
+    ) -> None:
         self._account = account
+        self._clock = clock
+        self._begun: dict[str, str] = {}
+        """When each upload in parts was begun; moto says 2010 of all."""
         self._credentials = credentials
         self._used = False
+        self.executor: Executor = _THREAD
+        """Where moto runs."""
         self._left: list[tuple[str, bytes]] = []
 
     def leave(self, url: str, data: bytes) -> None:
@@ -63,7 +72,12 @@ class Others:
             _check_sums(signed)
         self._used = True
         loop = asyncio.get_running_loop()
-        reply = await loop.run_in_executor(_THREAD, self._call, signed)
+        reply = await loop.run_in_executor(self.executor, self._call, signed)
+        if what.operation == "CreateMultipartUpload":
+            upload = re.search("<UploadId>([^<]+)", reply.body.decode())
+            self._begun[upload[1] if upload else ""] = f"{self._clock():%Y-%m-%dT%H:%M:%S.000Z}"
+        if what.operation == "ListMultipartUploads":
+            return replace(reply, body=self._dated(reply.body.decode()).encode())
         if what.operation == "AssumeRole" and reply.status == 200:
             self._learn(reply.body.decode())
         return reply
@@ -102,6 +116,15 @@ class Others:
             kept["Content-Length"] = found.get("Content-Length", "0")
         return Reply(int(status.split()[0]), body, kept)
 
+    def _dated(self, listed: str) -> str:
+        """A list of uploads with the times at which they were begun."""
+        return re.sub(
+            r"(<UploadId>([^<]+)</UploadId>.*?<Initiated>)[^<]+",
+            lambda found: found[1] + self._begun.get(found[2], ""),
+            listed,
+            flags=re.DOTALL,
+        )
+
     def _learn(self, answer: str) -> None:
         """Know the keys that an assumed role was given."""
         found = {
@@ -111,16 +134,38 @@ class Others:
         key, secret, token, arn = (match[1] if match else "" for match in found.values())
         self._credentials[key] = Credentials(key, secret, arn, token)
 
+    def make_bucket(self, name: str, region: str) -> None:
+        """A bucket, past all doors."""
+        self._used = True
+        self._s3().create_bucket(name, region)
+
+    def keys(self, bucket: str) -> list[str]:
+        """What a bucket holds, past all doors."""
+        return sorted(self._s3().buckets[bucket].keys.keys())
+
+    def _s3(self) -> Any:
+        from moto.backends import get_backend
+
+        return get_backend("s3")[self._account]["aws"]
+
     async def forget(self) -> None:
         """Let go of what this account held."""
         if self._used:
-            await asyncio.get_running_loop().run_in_executor(_THREAD, self._forget)
+            await asyncio.get_running_loop().run_in_executor(self.executor, self._forget)
+
+    def forget_now(self) -> None:
+        """The same, where no event loop runs."""
+        if self._used:
+            self._forget()
 
     def _forget(self) -> None:
         from moto.backends import get_backend
 
         for service in ("s3", "sts", "iam", "cloudwatch", "logs", "lambda"):
             get_backend(service).pop(self._account, None)
+        owners: Any = getattr(get_backend("s3"), "bucket_accounts")  # noqa: B009  # not in its types
+        for name in [n for n, (_, account) in owners.items() if account == self._account]:
+            del owners[name]
 
 
 def _identity(caller: Caller, account: str) -> Reply:

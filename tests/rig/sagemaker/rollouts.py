@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from rig.sagemaker.account import Account, Plan, Resource
 from rig.sagemaker.shapes import Json
+from rig.sagemaker.shifting import WATCHED_EVERY, Course, course_of
 
 ENDPOINT = "endpoint"
 
@@ -39,10 +40,11 @@ class Variant:
             told["CurrentServerlessConfig"] = told["DesiredServerlessConfig"] = self.serverless
         return told
 
-    def pending_summary(self) -> Json:
+    def pending_summary(self, status: str, since: float) -> Json:
         """As PendingDeploymentSummary tells it."""
         type_ = {} if self.type is None else {"InstanceType": self.type}
-        return {**self.summary(), **type_}
+        told = [{"Status": status, "StartTime": since}] if status else []
+        return {**self.summary(), **type_, "VariantStatus": told}
 
 
 @dataclass
@@ -52,6 +54,9 @@ class Pending:
     config: str
     variants: dict[str, Variant]
     since: float
+    status: str = "Creating"
+    """What is being done now: Creating, ActivatingTraffic, Baking, Deleting."""
+    changed: float = 0.0
 
 
 @dataclass
@@ -64,6 +69,8 @@ class Rollout:
     deployment: Json | None = None
     history: list[str] = field(default_factory=list)
     """The configurations that were in force, in order."""
+    most: int = 0
+    """The most instances that there were at a time, both fleets together."""
 
 
 def of(endpoint: Resource) -> Rollout:
@@ -128,31 +135,108 @@ def begin_update(
     deployment: Json | None,
 ) -> None:
     """Updating; InService on the new configuration, or on the old one with a reason."""
-    rollout, plan = of(endpoint), account.plan("update", endpoint.name)
-    rollout.pending = Pending(config, wanted, account.now)
+    rollout = of(endpoint)
+    rollout.pending = Pending(config, wanted, account.now, changed=account.now)
     rollout.deployment = deployment or rollout.deployment
-
-    def end() -> None:
-        reason = plan.fail or _alarmed(account, deployment)
-        if plan.status == "UpdateRollbackFailed":
-            rollout.pending = None
-            _become(account, endpoint, "UpdateRollbackFailed", reason)
-        elif reason:
-            _become(account, endpoint, "RollingBack")
-            account.timeline.at(account.durations["endpoint.rollback"], lambda: back(reason))
-        else:
-            for variant in wanted.values():
-                variant.current, variant.weight = variant.desired, variant.wanted_weight
-            rollout.config, rollout.variants, rollout.pending = config, wanted, None
-            rollout.history.append(config)
-            _become(account, endpoint, "InService")
-
-    def back(reason: str) -> None:
-        rollout.pending = None
-        _become(account, endpoint, "InService", reason)
-
+    count = sum(variant.desired for variant in wanted.values())
+    course = course_of(account, deployment, max(count, 1))
     _become(account, endpoint, "Updating")
-    account.timeline.at(_seconds(account, plan, "endpoint.update"), end)
+    _Update(account, endpoint, rollout.pending, course, deployment).begin()
+
+
+class _Update:
+    """An update under way."""
+
+    def __init__(
+        self,
+        account: Account,
+        endpoint: Resource,
+        pending: Pending,
+        course: Course,
+        deployment: Json | None,
+    ) -> None:
+        self._account, self._endpoint, self._rollout = account, endpoint, of(endpoint)
+        self._pending, self._course, self._deployment = pending, course, deployment
+        self._plan = account.plan("update", endpoint.name)
+        self._before = {name: v.copy() for name, v in self._rollout.variants.items()}
+
+    def begin(self) -> None:
+        """Bring up what the first step needs."""
+        shift = self._course.shifts[0]
+        seconds = shift.seconds if self._plan.seconds is None else self._plan.seconds
+        self._account.timeline.at(seconds, lambda: self._step(0))
+
+    def _step(self, number: int) -> None:
+        if self._plan.fail and self._plan.step == number:
+            self._undo(self._plan.fail)
+            return
+        self._say("ActivatingTraffic")
+        self._shift(self._course.shifts[number].share)
+        self._say("Baking")
+        self._bake(number, self._course.shifts[number].baking)
+
+    def _shift(self, share: float) -> None:
+        """Move the traffic; rolling moves the instances with it."""
+        old, new = self._rollout.variants, self._pending.variants
+        for name, variant in new.items():
+            arrived = round(share * variant.desired) if self._course.rolling else variant.desired
+            left = old.get(name)
+            # A batch is up before as many of the old ones go.
+            self._measure(old, {**new, name: replace(variant, current=arrived)})
+            variant.current, variant.weight = arrived, share * variant.wanted_weight
+            if left is not None:
+                left.weight = (1 - share) * self._before[name].weight
+                if self._course.rolling:
+                    left.current = max(0, self._before[name].current - arrived)
+
+    def _measure(self, old: dict[str, Variant], new: dict[str, Variant]) -> None:
+        now = sum(v.current for v in (*old.values(), *new.values()))
+        self._rollout.most = max(self._rollout.most, now)
+
+    def _bake(self, number: int, left: float) -> None:
+        timeline, shifts = self._account.timeline, self._course.shifts
+        reason = _alarmed(self._account, self._deployment) or self._too_long()
+        if reason:
+            self._undo(reason)
+        elif left > 0:
+            pause = min(left, WATCHED_EVERY)
+            timeline.at(pause, lambda: self._bake(number, left - pause))
+        elif number + 1 < len(shifts):
+            self._say("Creating")
+            timeline.at(shifts[number + 1].seconds, lambda: self._step(number + 1))
+        else:
+            self._say("Deleting")
+            timeline.at(self._course.termination, self._end)
+
+    def _too_long(self) -> str:
+        late = self._account.now - self._pending.since > self._course.longest
+        return "The deployment has exceeded MaximumExecutionTimeoutInSeconds" if late else ""
+
+    def _end(self) -> None:
+        rollout, wanted = self._rollout, self._pending.variants
+        for variant in wanted.values():
+            variant.current, variant.weight = variant.desired, variant.wanted_weight
+        rollout.config, rollout.variants, rollout.pending = self._pending.config, wanted, None
+        rollout.history.append(rollout.config)
+        _become(self._account, self._endpoint, "InService")
+
+    def _undo(self, reason: str) -> None:
+        """All traffic goes back to the old fleet; it may fail to come back, then both stay."""
+        rollout = self._rollout
+
+        def end() -> None:
+            rollout.pending = None
+            if self._plan.status == "UpdateRollbackFailed":
+                _become(self._account, self._endpoint, "UpdateRollbackFailed", reason)
+                return
+            rollout.variants = self._before
+            _become(self._account, self._endpoint, "InService", reason)
+
+        self._say("Deleting")
+        self._account.timeline.at(self._course.back, end)
+
+    def _say(self, status: str) -> None:
+        self._pending.status, self._pending.changed = status, self._account.now
 
 
 def begin_scaling(account: Account, endpoint: Resource, wanted: dict[str, Variant]) -> None:
@@ -161,13 +245,18 @@ def begin_scaling(account: Account, endpoint: Resource, wanted: dict[str, Varian
     before = {name: variant.copy() for name, variant in rollout.variants.items()}
     rollout.variants = wanted
 
+    def back() -> None:
+        rollout.variants = before
+        _become(account, endpoint, "InService", plan.fail)
+
     def end() -> None:
         if plan.fail:
-            rollout.variants = before
-        else:
-            for variant in wanted.values():
-                variant.current, variant.weight = variant.desired, variant.wanted_weight
-        _become(account, endpoint, "InService", plan.fail)
+            _become(account, endpoint, "RollingBack")
+            account.timeline.at(account.durations["endpoint.rollback"], back)
+            return
+        for variant in wanted.values():
+            variant.current, variant.weight = variant.desired, variant.wanted_weight
+        _become(account, endpoint, "InService")
 
     _become(account, endpoint, "Updating")
     account.timeline.at(_seconds(account, plan, "endpoint.scale"), end)

@@ -32,6 +32,8 @@ class Timeline:
         self._now = (source() if source else datetime.now(UTC)).replace(microsecond=0).timestamp()
         self._due: list[Due] = []
         self._order = 0
+        self.ran = 0
+        """How many actions there have been."""
 
     def __call__(self) -> datetime:
         """The current time, in UTC."""
@@ -72,5 +74,6 @@ class Timeline:
             due = heapq.heappop(self._due)
             self._now = max(self._now, due.at)
             if not due.off:
+                self.ran += 1
                 due.action()
         self._now = max(self._now, end)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rig.sagemaker.account import Account, Plan, Resource, page, select
 from rig.sagemaker.endpoints import QUOTA
 from rig.sagemaker.operations import Ask, serves
@@ -135,6 +137,12 @@ class Run:
                 return
             self.trained += seconds
         self._due = self.account.timeline.at(seconds, self._next)
+
+    def end(self, fail: str = "") -> None:
+        """Come to the end now, well or not."""
+        self._due.off = True
+        self.plan = replace(self.plan, fail=fail)
+        self._end_as_planned()
 
     def stop(self) -> None:
         """A user asks for the end: Stopping, then Stopped."""

@@ -117,9 +117,10 @@ def send(site: Site, sending: Sending, runs: List[Request]) -> Dict[str, Answer]
     folders = [site.folder(run["tag"], run["token"]) for run in runs]
     indices = [str(number) for number in range(len(runs))] if len(runs) > 1 else [""]
     markers = [os.path.join(folder, "submitting") for folder in folders]
+    if sending.away:
+        release(folders)
+        return {run["token"]: {"code": 1, "error": sending.away} for run in runs}
     try:
-        if sending.away:
-            return {run["token"]: {"code": 1, "error": sending.away} for run in runs}
         name, argv = command_of(site, sending.batch, runs, folders)
         for marker, index in zip(markers, indices):
             write(marker, ("%s %s\n" % (name, index or "-")).encode())
