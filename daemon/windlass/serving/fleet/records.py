@@ -167,11 +167,8 @@ class Record:
         }
 
     def is_moving(self, stands: Sequence[Stand]) -> bool:
-        """Whether a change is not in force in all workers yet."""
-        in_force = self.in_force
-        return self.coming is not None or (
-            in_force is not None and any(each.candidate == in_force.digest for each in stands)
-        )
+        """Whether a change is not in force in all workers yet, or not taken back in all."""
+        return self.coming is not None or any(each.candidate is not None for each in stands)
 
     def _state(self, stands: Sequence[Stand], serving: bool) -> str:
         if self.is_moving(stands):
