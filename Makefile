@@ -29,6 +29,7 @@ test: install-dev lint ## install what the tests need and run everything
 test-long: install-dev ## every pair of kills, 200 kills of the daemon, long property tests
 	@$(BIN)/pytest -m long -s
 	@WINDLASS_TEST_DEPTH=long $(BIN)/pytest --timeout 14400 tests/contract/test_adapters.py \
+		tests/contract/test_slurm_schedules.py \
 		tests/contract/test_sagemaker_contract.py \
 		tests/integration/test_two_owners.py tests/integration/test_unobserved.py tests/property
 

@@ -14,6 +14,7 @@ from rig.fuzzing import GROWTH, fuzzed, growth, in_time, mutated
 from windlass_adapters.base import AdapterError
 from windlass_adapters.slurm.login import parse_answer
 from windlass_adapters.slurm.outcome import Evidence, Kind, judge
+from windlass_adapters.slurm.remote.looking import parse_sacct
 from windlass_adapters.slurm.remote.records import by_name
 from windlass_adapters.slurm.remote.site import PREFIX, parse_squeue
 from windlass_adapters.slurm.snapshot import expand, parse_look
@@ -38,6 +39,7 @@ _BARS = (
 _JSON = (b"{", b'"', b"null", b"[]", b"-1", b"1e999", b'"\\ud800"', b"9" * 30, b",", b"true")
 WORDS = {
     "squeue": (*_STATES, *_BARS, _MARK, _MARK + b"|"),
+    "sacct": (*_STATES, *_BARS, _MARK, b"\n" + _MARK, b"None assigned", b"0:0", b"Unknown"),
     "look": (*_STATES, *_JSON, b'"0"', b'"kept"', b'"rc"', b"[0-199999]"),
     "answer": (*_JSON, b"\n" + _MARK + b"\n", _MARK, b'"ok"', b'"kind"', b'"errno"'),
 }
@@ -54,6 +56,16 @@ def read_squeue(data: bytes) -> None:
         assert all("\n" not in field for field in row)
         expand(row.element)
     assert sum(map(len, by_name(rows).values())) == len(rows)
+
+
+def read_sacct(data: bytes) -> None:
+    """Only whole lines that this request's mark parts, about names that are ours."""
+    text = data.decode("utf-8", "replace")
+    lines = parse_sacct(text, NONCE)
+    assert len(lines) <= text.count(NONCE) // 5
+    for fields in lines:
+        assert fields[5].startswith(PREFIX)
+        assert all("\n" not in field and NONCE not in field for field in fields)
 
 
 def read_answer(data: bytes) -> None:
@@ -90,6 +102,7 @@ def read_look(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "squeue": read_squeue,
+    "sacct": read_sacct,
     "answer": read_answer,
     "look": read_look,
 }
@@ -126,3 +139,6 @@ def test_no_name_of_a_job_can_pass_for_another_line(names: list[str]) -> None:
     found = {int(row.id) for row in parse_squeue(text, NONCE, ROOT)}
     ours = {n for n, name in enumerate(names) if name.startswith(PREFIX)}
     assert found == ours
+    fields = ("RUNNING", "0:0", "2030-01-01T00:00:00", "n1")
+    books = "\n".join(NONCE.join((str(n), *fields, name)) for n, name in enumerate(names))
+    assert {int(line[0]) for line in parse_sacct(books, NONCE)} == ours

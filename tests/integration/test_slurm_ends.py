@@ -92,3 +92,20 @@ async def test_a_run_that_takes_too_long_is_ended_by_slurm(
     found = await settled(adapter, job.owner, made.external)
     assert (found.reason, found.attempt_counts) == (Reason.TIME_LIMIT_EXCEEDED, True)
     assert "ran longer than it may" in found.message
+
+
+async def test_a_job_that_its_node_cannot_start_uses_up_no_attempt_and_is_no_cancellation(
+    tmp_path: Path,
+) -> None:
+    """Slurm calls it cancelled, since it may not be queued again; its claim is taken first."""
+    with cluster(Site(nodes=1, lines=("Prolog=/bin/false",))) as broken:
+        hpc = Hpc(broken, tmp_path, lostAfter="2s")
+        job = hpc.shell("true")
+        async with hpc.adapter() as adapter:
+            made = await start(adapter, job)
+            found = await settled(adapter, job.owner, made.external)
+        assert [row[3] for row in broken.squeue()] == ["CANCELLED"]
+        assert hpc.claims() == ["cancelled"]
+    assert (found.state, found.reason) == (State.FAILED, Reason.RUN_LOST), found
+    assert "could not start it" in found.message
+    assert not found.attempt_counts

@@ -138,11 +138,39 @@ class Cluster(Daemons):
             count -= size
         return ids
 
+    def add_foreign_lines(self, count: int) -> list[str]:
+        """Held jobs of somebody else, each with a record and a line of its own; their ids.
+
+        An element of an array gets its own record when it alone is changed; that is several times
+        faster than an sbatch for each.
+        """
+        ids: list[str] = []
+        while len(ids) < count:
+            size = min(count - len(ids), 500, self.site.max_array_size - 1)
+            (master,) = self.add_foreign_jobs(size)
+            own = [f"{master}_{n}" for n in range(size)] if size > 1 else [master]
+            self.tell("scontrol", [f"update jobid={id_} comment=own" for id_ in own])
+            ids += own
+        missing = set(ids) - set(self.foreign_lines())
+        assert not missing, f"{len(missing)} of {count} have no line of their own"
+        return ids
+
+    def foreign_lines(self) -> list[str]:
+        """What somebody else has waiting, as the queue lists it: a line may stand for many."""
+        return self._foreign()
+
     def foreign(self) -> int:
         """How many jobs of somebody else wait, array elements counted one by one."""
-        name = self.accounts[OTHER].name
-        mine = ["squeue", "-h", "-r", "-t", "pending", "-u", name, "-n", "theirs", "-o", "%i"]
-        return len(self.admin(*mine).splitlines())
+        return len(self._foreign("-r"))
+
+    def _foreign(self, *flags: str) -> list[str]:
+        whose = ["-u", self.accounts[OTHER].name, "-n", "theirs"]
+        told = self.admin("squeue", "-h", "-t", "pending", "-o", "%i", *whose, *flags)
+        return told.splitlines()
+
+    def cancel_foreign(self) -> None:
+        """Somebody else gives up."""
+        self.admin("scancel", "--name=theirs")
 
     def sdiag(self) -> dict[str, int]:
         """How often each message reached the controller since it started or `sdiag_reset`."""

@@ -67,6 +67,11 @@ class Daemons:
         """Run a command as SlurmUser; its output."""
         return execute([*self.inside(), *argv], self.environment, check, timeout)
 
+    def tell(self, program: str, lines: Sequence[str]) -> None:
+        """Give a program of Slurm's many commands at once, as SlurmUser."""
+        argv = [*self.inside(), program]
+        execute(argv, self.environment, True, PATIENCE, "".join(f"{line}\n" for line in lines))
+
     def await_state(
         self, told: Callable[[], object], what: str, patience: float = PATIENCE
     ) -> None:
@@ -263,7 +268,13 @@ def _try(argv: Sequence[str], environment: dict[str, str]) -> str | None:
     return None if done.returncode else done.stdout + done.stderr
 
 
-def execute(argv: Sequence[str], environment: dict[str, str], check: bool, timeout: float) -> str:
+def execute(
+    argv: Sequence[str],
+    environment: dict[str, str],
+    check: bool,
+    timeout: float,
+    words: str = "",
+) -> str:
     done = subprocess.run(
         argv,
         env=environment,
@@ -273,7 +284,7 @@ def execute(argv: Sequence[str], environment: dict[str, str], check: bool, timeo
         timeout=timeout,
         check=False,
         cwd="/",
-        stdin=subprocess.DEVNULL,
+        input=words,
     )
     if check and done.returncode:
         raise AssertionError(f"{list(argv)} gave {done.returncode}: {done.stdout}{done.stderr}")

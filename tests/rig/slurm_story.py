@@ -70,7 +70,7 @@ class Story:
         specs.mkdir(parents=True)
         self._declare(specs)
         self.project = Project(self.folder, specs)
-        self.strangers = self.cluster.add_foreign_jobs(40)
+        self.strangers = self.cluster.add_foreign_lines(200)
         self.twins = self._twins()
 
     # ---- what is declared
@@ -210,7 +210,7 @@ class Story:
             found.append(f"{len(starts)} runs were started, not {wanted}: {sorted(starts)}")
         if len(starts) < wanted:
             found.append(f"only {len(starts)} runs were started of {wanted}")
-        waiting = {row[0].partition("_")[0] for row in self.cluster.squeue("%i|%T")}
+        waiting = {row[0] for row in self.cluster.squeue("%i|%T") if row[1] == "PENDING"}
         harmed = {*self.strangers, *self.twins} - waiting
         found += [f"job {job} of somebody else is gone" for job in sorted(harmed)]
         return found + [f"job {row[0]} is left" for row in self.left()]
@@ -244,4 +244,4 @@ class Story:
         """End the daemons and what waits in the queue."""
         self.project.close()
         self.cluster.admin("scancel", "--user", self.cluster.user.name, check=False)
-        self.cluster.cancel(*self.strangers)
+        self.cluster.cancel_foreign()

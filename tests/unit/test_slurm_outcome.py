@@ -151,6 +151,7 @@ def test_an_id_that_came_back_for_another_job_is_not_believed() -> None:
     ("marker", "expected"),
     [
         ("lost", (Kind.BAD, Reason.RUN_LOST, False)),
+        ("lost: the node could not start it", (Kind.BAD, Reason.RUN_LOST, False)),
         ("unschedulable: BadConstraints", (Kind.BAD, Reason.UNSCHEDULABLE, True)),
         ("asked", (Kind.ALIVE, None, True)),
     ],
@@ -160,6 +161,58 @@ def test_who_cancelled_it_decides(marker: str, expected: tuple[Kind, Reason | No
     told = record(None, claim="cancelled", cancelled=marker)
     assert verdict(Evidence(rows=[row("CANCELLED")], record=told)) == expected
     assert verdict(Evidence(record=told)) == expected
+
+
+def test_a_job_that_its_node_could_not_start_was_cancelled_by_nobody() -> None:
+    """It had a node and began nothing: Slurm cancels what it may not queue again."""
+    silent = record(None, claim=None)
+    assert judge(Evidence(rows=[row("CANCELLED")], record=silent)).kind is Kind.LOST
+    books = [account("CANCELLED by 0")]
+    assert judge(Evidence(record=silent, accounts=books, has_accounting=True)).kind is Kind.LOST
+    person = (Kind.BAD, Reason.CANCELLED, True)
+    waited = row("CANCELLED")._replace(nodes="")
+    assert verdict(Evidence(rows=[waited], record=silent)) == person
+    books = [account("CANCELLED by 0")._replace(nodes="None assigned")]
+    assert verdict(Evidence(record=silent, accounts=books, has_accounting=True)) == person
+    books = [account("CANCELLED by 1000")]
+    assert verdict(Evidence(record=silent, accounts=books, has_accounting=True)) == person
+
+
+def test_elements_that_a_person_took_out_of_the_queue_were_cancelled() -> None:
+    """The queue shows one line for them, without an index."""
+    told = record(
+        None, claims={"0": "12_0"}, ends={"0": ["0", "12_0", "0"]}, order={"array": [0, 1]}
+    )
+    ran, out = row("COMPLETED", element="0", id_="13"), row("CANCELLED")._replace(nodes="")
+    assert verdict(Evidence(rows=[ran, out], record=told)) == (Kind.BAD, Reason.CANCELLED, True)
+    assert judge(Evidence(rows=[ran], record=told, unseen_for=301)).kind is Kind.LOST
+
+
+def test_a_job_that_a_controller_forgot_and_began_again_was_cancelled_by_nobody() -> None:
+    """Its claim is older than what Slurm says was its start, and nobody told it to stop."""
+    odd = record(None, relaunched={"": 6.0})
+    killed = Evidence(rows=[row("CANCELLED")], record=odd, unseen_for=121)
+    assert judge(killed).kind is Kind.LOST
+    soon = Evidence(rows=[row("CANCELLED")], record=odd, unseen_for=5)
+    assert judge(soon).kind is Kind.ALIVE, "what had begun may still be there"
+    person = (Kind.BAD, Reason.CANCELLED, True)
+    for told in (
+        record(None, relaunched={"": 0.4}),
+        record("143", relaunched={"": 6.0}),
+        record(None, relaunched={"": 6.0}, order={"requeue": True}),
+        record(None),
+    ):
+        assert verdict(Evidence(rows=[row("CANCELLED")], record=told, unseen_for=121)) == person
+
+
+@pytest.mark.parametrize("end", [None, "0", "1"])
+def test_a_job_that_slurm_began_twice_is_not_the_programs_failure(end: str | None) -> None:
+    """The second start ends at once and says so; the first one is being killed."""
+    told = record(end, notes={"": [["99", "12"]]})
+    failed = Evidence(rows=[row("FAILED")], record=told, unseen_for=121)
+    assert verdict(failed) == (Kind.BAD, Reason.NODE_FAILED, False)
+    soon = judge(Evidence(rows=[row("FAILED")], record=told))
+    assert soon.kind is (Kind.ALIVE if end is None else Kind.BAD)
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,9 @@ class SlurmAdapter(Adapter, Measures, ReadsLogs):
     def __init__(self, context: AdapterContext, params: BaseModel) -> None:
         self._params = SlurmParams.model_validate(params.model_dump())
         self._counts = Counts()
-        self.connection = Connection(self._params, self._counts)
-        login = Login(self.connection, self._params, context.install, context.state, self._counts)
+        self.connection = self.connect(self._params, self._counts)
+        install, state, counts = context.install, context.state, self._counts
+        login = self.login = Login(self.connection, self._params, install, state, counts)
         staging = Staging(login, self.connection, context.artifacts)
         submitter = Submitter(login, staging, self._params, context.target)
         fetching = Fetching(login, self.connection, context.artifacts, context.state)
@@ -82,6 +83,11 @@ class SlurmAdapter(Adapter, Measures, ReadsLogs):
             timeout=CALL_TIMEOUT,
             max_concurrent=self._params.limits.concurrent,
         )
+
+    @staticmethod
+    def connect(params: SlurmParams, counts: Counts) -> Connection:
+        """How the login node is reached."""
+        return Connection(params, counts)
 
     async def __aenter__(self) -> Self:
         return self

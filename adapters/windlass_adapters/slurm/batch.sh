@@ -3,7 +3,8 @@
 #   batch.sh FOLDER            a run, or one element of a run that is an array
 #   batch.sh --map FOLDER      one of several runs that were submitted as one array
 # Ends with 95 (no container program), 96 (another job has this run), 97 (the folder is not to be
-# seen from here) or 98 (cancelled before it began) without having run anything.
+# seen from here), 98 (cancelled before it began) or 99 (it has begun already) without having run
+# anything.
 umask 077
 JOB=$1
 INDEX=${SLURM_ARRAY_TASK_ID:-}
@@ -22,6 +23,9 @@ stop() { printf '%s %s\n' "$1" "$ID" >>"note$E"; exit "$1"; }
 # The claim: whoever makes this link runs, and nobody else ever does. One atomic step, on NFS too.
 ln -s -- "$ID" "claim$E" 2>/dev/null
 [ "$(readlink "claim$E")" = "$ID" ] || stop 96
+# A job that is put back into the queue has a restart count that is one higher. The same one again
+# means that the controller was killed before it had written the first start down.
+grep -qs " start $ID ${SLURM_RESTART_COUNT:-0} " "events$E" && stop 99
 rm -f "rc$E"
 
 event() { printf '%s %s %s %s %s\n' "$(date +%s)" "$1" "$ID" "${SLURM_RESTART_COUNT:-0}" "$(hostname)" >>"events$E"; }

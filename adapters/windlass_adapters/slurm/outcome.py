@@ -20,6 +20,8 @@ RECORD_PATIENCE = 120.0
 """Seconds that a run's record or its line in accounting may come later than its end."""
 REQUEUE_PATIENCE = 120.0
 """Seconds in which a preempted job that may be put back comes back."""
+RELAUNCH_SLACK = 3.0
+"""Seconds by which the clocks of a controller and of a disk may differ."""
 _TAIL_LINES = 12
 
 WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "CONFIGURING", "POWER_UP_NODE"})
@@ -54,7 +56,10 @@ RESERVED: Mapping[str, str] = {
     "96": "another job has this run",
     "97": "its folder is not to be seen on the compute node; is remoteRoot on a shared disk?",
     "98": "it was cancelled before it began",
+    "99": "Slurm began it twice: its controller had forgotten the first time",
 }
+NO_NODE = ("", "None assigned")
+"""What Slurm says of the nodes of a job that never had any."""
 UNSCHEDULABLE, LOST = "unschedulable", "lost"
 """What the marker of a cancelled run says, when nobody asked for it."""
 
@@ -111,13 +116,15 @@ def judge(evidence: Evidence) -> Verdict:
     accounts = evidence.accounts
     found: dict[str, Verdict] = {}
     rows_by_index: dict[str, list[Row]] = {}
+    # Of elements that were cancelled by their index while they waited, the queue shows no index.
+    unlisted = [row for row in evidence.rows if not expand(row.element)]
     for row in evidence.rows:
         for index in expand(row.element):
             rows_by_index.setdefault(index, []).append(row)
     for number in record.order.array:
         index = str(number)
         own = None if accounts is None else [a for a in accounts if a.id.endswith(f"_{index}")]
-        rows = rows_by_index.get(index, ())
+        rows = rows_by_index.get(index, unlisted)
         found[index] = _judge_one(replace(evidence, rows=rows, accounts=own, index=index))
     return _sum(found, record)
 
@@ -165,6 +172,10 @@ def _judge_one(evidence: Evidence) -> Verdict:
         return _forgotten(evidence, record, claim)
     by = account.state if account else ""
     said = row.reason if row is not None else by
+    if state == "CANCELLED" and record.cancelled is None:
+        nodes = row.nodes if row is not None else account.nodes if account else ""
+        if (stillborn := _stillborn(evidence, record, said, nodes)) is not None:
+            return replace(stillborn, job=job)
     return replace(_ended(evidence, record, state, said), job=job)
 
 
@@ -204,6 +215,30 @@ def _alive(row: Row, record: Record | None) -> Verdict:
     return Verdict(Kind.ALIVE, f"{job} runs on {row.nodes}", job=row.label)
 
 
+def _stillborn(evidence: Evidence, record: Record, said: str, nodes: str) -> Verdict | None:
+    """A job that Slurm says was cancelled, and that its node could not start; None for any other.
+
+    Slurm cancels a job that it may not queue again when its node fails to start it: a prolog that
+    fails, or a controller that has lost its last seconds and starts a job that is there already.
+    A person's cancel leaves other traces: no node while it waited, and a claim and a record of its
+    end once it ran.
+    """
+    index = evidence.index
+    by_person = said.startswith("CANCELLED by") and said != "CANCELLED by 0"
+    if by_person or nodes in NO_NODE or index in record.ends or index in record.notes:
+        return None
+    if index not in record.claims:
+        why = f"its machine ({nodes}) could not start it, and so Slurm cancelled it"
+        return Verdict(Kind.LOST, why)
+    lag = record.relaunched.get(index, 0.0)
+    if lag <= RELAUNCH_SLACK or (record.order is not None and record.order.requeue):
+        return None
+    why = "the controller forgot that it had begun, began it again and gave up"
+    if evidence.unseen_for < RECORD_PATIENCE:  # what had begun is being killed
+        return Verdict(Kind.ALIVE, f"{why}; waiting for its record")
+    return Verdict(Kind.LOST, why)
+
+
 def _forgotten(evidence: Evidence, record: Record, claim: str | None) -> Verdict:
     """The queue does not know it, nor does accounting: its own record may."""
     if record.cancelled is not None:
@@ -237,8 +272,8 @@ def _cancelled(record: Record) -> Verdict:
         message = f"{said.strip()}; it was taken out of the queue"
         return Verdict(Kind.BAD, message, Reason.UNSCHEDULABLE)
     if why == LOST:
-        message = "the queue forgot it and it left no result; nothing is known of how it ended"
-        return Verdict(Kind.BAD, message, Reason.RUN_LOST, counts=False)
+        unknown = "the queue forgot it and it left no result; nothing is known of how it ended"
+        return Verdict(Kind.BAD, said.strip() or unknown, Reason.RUN_LOST, counts=False)
     return Verdict(Kind.ALIVE, "was stopped; its folder is being removed")
 
 
@@ -271,6 +306,11 @@ def _ended(evidence: Evidence, record: Record, state: str, said: str) -> Verdict
 
 def _failed(evidence: Evidence, record: Record, state: str, said: str, code: int | None) -> Verdict:
     """FAILED, or COMPLETED without the program's own word for it."""
+    notes = [note[0] for note in record.notes.get(evidence.index, []) if note]
+    if notes[-1:] == ["99"]:
+        if code is None and evidence.unseen_for < RECORD_PATIENCE:
+            return Verdict(Kind.ALIVE, f"{RESERVED['99']}; waiting for its record")
+        return Verdict(Kind.BAD, RESERVED["99"], Reason.NODE_FAILED, counts=False)
     if code is not None and code != 0:
         message = f"{_exit_words(code)}{_tail(record)}"
         return Verdict(Kind.BAD, message, Reason.FAILED, exit_code=code)
@@ -279,7 +319,6 @@ def _failed(evidence: Evidence, record: Record, state: str, said: str, code: int
         return Verdict(Kind.BAD, message, Reason.FAILED, exit_code=0)
     if evidence.unseen_for < RECORD_PATIENCE and state == "COMPLETED":
         return Verdict(Kind.ALIVE, "Slurm says COMPLETED; waiting for its record")
-    notes = [note[0] for note in record.notes.get(evidence.index, []) if note]
     why = RESERVED.get(notes[-1] if notes else "", f"it did not start ({state}, {said})")
     if state == "COMPLETED":
         message = "Slurm says COMPLETED, but it left no result; nothing is known of how it ended"

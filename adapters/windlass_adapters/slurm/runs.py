@@ -36,6 +36,7 @@ from windlass_adapters.slurm.login import Login
 from windlass_adapters.slurm.naming import Place, owner_tag, place_of
 from windlass_adapters.slurm.outcome import (
     LIVE,
+    LOST,
     UNSCHEDULABLE,
     Evidence,
     Kind,
@@ -313,7 +314,7 @@ class Runs:
 
     async def _bury(self, place: Place, name: str, uid: str, verdict: Verdict) -> Found:
         """Make sure that it can never begin any more; the next look then says that it is lost."""
-        await self._login.call("bury", {"runs": [list(place)]})
+        await self._login.call("bury", {"runs": [[*place, f"{LOST}: {verdict.message}"]]})
         self.watch.hurry()
         _log.warning("a run is lost", run=name, why=verdict.message)
         return _progressing(name, uid, verdict.message)

@@ -81,6 +81,8 @@ class Record(BaseModel):
     """(exit code, job id, restarts, what it heard of its end) of programs that have ended."""
     notes: dict[str, list[list[str]]] = {}
     """(reserved exit, job id) of jobs that ran nothing."""
+    relaunched: dict[str, float] = {}
+    """Seconds from the claim of a cancelled job to what Slurm says was its start."""
     tail: str = ""
     """The end of what a failed program printed."""
 

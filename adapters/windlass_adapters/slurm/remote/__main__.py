@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from typing import BinaryIO
+from typing import BinaryIO, Callable
 
 from windlass_adapters.slurm.remote.blobs import have
 from windlass_adapters.slurm.remote.cancelling import bury, cancel
@@ -29,10 +29,12 @@ COMMANDS = {
 }
 
 
-def answer_to(request: Request, stream: BinaryIO) -> Answer:
+def answer_to(
+    request: Request, stream: BinaryIO, reach: Callable[[Request], Site] = Site
+) -> Answer:
     """Serve one request; what cannot be served is told, not raised."""
     try:
-        site = Site(request)
+        site = reach(request)
         if request["command"] != "hello":
             site.check_owner()
         return {"ok": COMMANDS[request["command"]](site, request, stream)}

@@ -8,7 +8,7 @@ from typing import BinaryIO, Dict, List
 from windlass_adapters.slurm.remote.blobs import throw_away
 from windlass_adapters.slurm.remote.files import age_of, listing, write
 from windlass_adapters.slurm.remote.finding import submitted
-from windlass_adapters.slurm.remote.records import by_name, order_of, rows_of, submission_of
+from windlass_adapters.slurm.remote.records import by_name, expand, order_of, rows_of, submission_of
 from windlass_adapters.slurm.remote.site import LIVE, QUERY_TIMEOUT, Answer, Request, Row, Site
 
 
@@ -37,10 +37,11 @@ def cancel(site: Site, request: Request, _stream: BinaryIO) -> Answer:
             answers[token] = "gone"
             if order and not why:
                 throw_away(site, folder)
+    # What waits first: else it would begin in the place of what is told to stop.
+    send(site, [], list(hard))
     for id_ in send(site, ["--batch", "--signal=TERM"], list(gentle)):
         with suppress(OSError):  # once: a second TERM means "at once" to many programs
             write(gentle[id_], b"")
-    send(site, [], list(hard))
     for name in listing(site.path("trash"))[:200]:
         shutil.rmtree(site.path("trash", name), ignore_errors=True)
     return {"runs": answers}
@@ -71,9 +72,11 @@ def target_of(folder: str, row: Row) -> str:
     index = submission_of(folder)[1]
     if index:
         return "%s_%s" % (row.master, index)
-    if row.element.startswith("["):
-        return "%s_[%s]" % (row.master, row.element.strip("[]").split("%")[0])
-    return "%s_%s" % (row.master, row.element) if row.element.isdigit() else row.id
+    if row.element.isdigit():
+        return "%s_%s" % (row.master, row.element)
+    waiting = row.element.strip("[]").split("%")[0]
+    # By the master's id, elements that run would be stopped too, without their grace.
+    return "%s_[%s]" % (row.master, waiting) if expand(waiting) else row.id
 
 
 def tombstone(folder: str, order: Request, why: str) -> None:
@@ -90,12 +93,12 @@ def bury(site: Site, request: Request, _stream: BinaryIO) -> Answer:
     """Runs that are lost: true for those whose claim nobody had, or whose job is known no more."""
     found = {}
     named = by_name(site.squeue())
-    for tag, token in request["runs"]:
+    for tag, token, why in request["runs"]:
         folder = site.folder(tag, token)
         order = order_of(folder)
         if not order or any(r.state in LIVE for r in rows_of(folder, named)):
             found[token] = False
             continue
-        tombstone(folder, order, "lost")
+        tombstone(folder, order, why)
         found[token] = True
     return {"runs": found}

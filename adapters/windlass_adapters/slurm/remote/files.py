@@ -44,6 +44,14 @@ def age_of(path: str) -> float:
         return 0.0
 
 
+def made_at(path: str) -> float:
+    """When it was made, by the clock of its disk; 0 for what is not there."""
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
 def listing(path: str) -> List[str]:
     try:
         return sorted(os.listdir(path))

@@ -1,13 +1,14 @@
 """One look: the queue, accounting, and the records of runs that are not simply alive."""
 
 import os
+import re
 import shutil
 import time
 from contextlib import suppress
-from typing import BinaryIO, Dict, List, Optional, Tuple
+from typing import BinaryIO, Dict, List, NamedTuple, Optional, Tuple
 
 from windlass_adapters.slurm.remote.blobs import throw_away
-from windlass_adapters.slurm.remote.files import age_of, listing, write
+from windlass_adapters.slurm.remote.files import age_of, listing, made_at, write
 from windlass_adapters.slurm.remote.records import by_name, record_of, rows_of, submission_of
 from windlass_adapters.slurm.remote.site import (
     LIVE,
@@ -36,6 +37,7 @@ def look(site: Site, request: Request, _stream: BinaryIO) -> Answer:
             tokens = [t for t in listing(site.path("jobs", tag)) if not t.startswith(".")]
             asked += [(tag, token) for token in tokens if (tag, token) not in known]
     records: Answer = {}
+    odd: Dict[str, Odd] = {}
     submissions: Dict[str, List[str]] = {}
     for tag, token in asked:
         own = named.get(PREFIX + token)
@@ -49,6 +51,8 @@ def look(site: Site, request: Request, _stream: BinaryIO) -> Answer:
             if mine and all(row.state in LIVE for row in mine):
                 continue
         records[token] = record_of(folder)
+        odd.update(odd_of(folder, records[token], rows_of(folder, named)))
+    note_relaunches(site, odd)
     answer: Answer = {
         "rows": [list(row) for row in rows],
         "records": records,
@@ -64,6 +68,41 @@ def look(site: Site, request: Request, _stream: BinaryIO) -> Answer:
         answer["accounting"] = account(site, asked, records, named)
     sweep(site, request.get("sweep"))
     return answer
+
+
+class Odd(NamedTuple):
+    """A job that claimed its run and left no record, and that Slurm calls cancelled."""
+
+    record: Answer
+    element: str
+    claimed: float
+    """When."""
+
+
+def odd_of(folder: str, record: Answer, rows: List[Row]) -> Dict[str, Odd]:
+    """Such jobs of a run, by id."""
+    found: Dict[str, Odd] = {}
+    for row in rows:
+        index = "" if submission_of(folder)[1] or row.element == "N/A" else row.element
+        mine = record.get("claims", {}).get(index) == row.label and not record["cancelled"]
+        if row.state == "CANCELLED" and mine and index not in record["ends"]:
+            claim = os.path.join(folder, "claim" + ("." + index if index else ""))
+            found[row.label] = Odd(record, index, made_at(claim))
+    return found
+
+
+def note_relaunches(site: Site, odd: Dict[str, Odd]) -> None:
+    """When Slurm says that these began. Asked for rarely: only while there is such a job."""
+    if not odd:
+        return
+    ids = ",".join(sorted(odd)[:LISTED])
+    done = site.run(["squeue", "-a", "-h", "-t", "all", "-o", "%i|%S", "-j", ids], QUERY_TIMEOUT)
+    for line in done.out.decode("utf-8", "replace").splitlines():
+        id_, _, began = line.partition("|")
+        if id_ in odd and re.match(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$", began):
+            at = time.mktime(time.strptime(began, "%Y-%m-%dT%H:%M:%S"))
+            record, index, claimed = odd[id_]
+            record.setdefault("relaunched", {})[index] = at - claimed
 
 
 def account(
@@ -89,8 +128,12 @@ def account(
     )  # fmt: skip
     if done.code != 0:
         return None
-    lines = done.out.decode("utf-8", "replace").split("\n")
-    found = [line.split(site.nonce) for line in lines]
+    return parse_sacct(done.out.decode("utf-8", "replace"), site.nonce)
+
+
+def parse_sacct(text: str, mark: str) -> List[List[str]]:
+    """Lines about jobs of ours; the mark of this request parts the fields, and no name holds it."""
+    found = [line.split(mark) for line in text.split("\n")]
     return [fields for fields in found if len(fields) == 6 and fields[5].startswith(PREFIX)]
 
 

@@ -38,6 +38,11 @@ class Row(NamedTuple):
     nodes: str
     name: str
 
+    @property
+    def label(self) -> str:
+        """The id as a claim holds it."""
+        return "%s_%s" % (self.master, self.element) if self.element.isdigit() else self.id
+
 
 class Done(NamedTuple):
     """What a command of Slurm came to. ``code`` is None when it did not end in time."""

@@ -1,10 +1,14 @@
 """Triton's Python backend, for the server that comes with nvidia-pytriton."""
 
 import os
+import sys
 
-import numpy as np
-import onnxruntime
-import triton_python_backend_utils as pb_utils
+# The stub does not look at it by itself.
+sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+
+import numpy as np  # noqa: E402
+import onnxruntime  # noqa: E402
+import triton_python_backend_utils as pb_utils  # noqa: E402
 
 
 class TritonPythonModel:
