@@ -187,7 +187,7 @@ async def test_what_is_not_onnx_is_an_invalid_artifact(
 async def test_weights_outside_the_file_are_refused(
     target: LocalTarget, adapter: LocalAdapter
 ) -> None:
-    """The identity of a model is one digest, which could not cover a second file."""
+    """A lone file's digest is the model's identity, and could not cover a second file."""
     model = onnx.load_from_string(model_bytes())
     tensor = model.graph.initializer[0]
     tensor.ClearField("float_data")
@@ -195,7 +195,7 @@ async def test_weights_outside_the_file_are_refused(
     tensor.external_data.add(key="location", value="../../../../etc/hostname")
     found = await settle(adapter, from_file(target, model.SerializeToString()))
     assert found.reason is Reason.INVALID_ARTIFACT
-    assert "with the weights inside" in found.message
+    assert "or a folder or tar archive where the weights lie beside it" in found.message
 
 
 async def test_an_artifact_that_left_the_store_says_what_to_do(

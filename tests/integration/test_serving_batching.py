@@ -205,7 +205,7 @@ def test_a_request_that_waits_past_its_deadline_is_a_504(serving: Serving) -> No
 
 
 def test_replicas_run_at_the_same_time(serving: Serving) -> None:
-    with held_up(serving, "two") as slow:
+    with held_up(serving, "two", 4 * LONG) as slow:
         assert serving.infer("two", row(1, 1)).status_code == 200
         assert not slow.done(), "too fast; make LONG longer"
 
