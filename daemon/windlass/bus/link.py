@@ -29,6 +29,7 @@ from aio_pika.abc import (
 from aio_pika.exceptions import AMQPError
 
 from windlass.bus.address import Address
+from windlass.bus.opening import open_connection
 from windlass.bus.topology import Exchange, Queue
 
 CALL = 20.0
@@ -251,12 +252,7 @@ class Link:
 
     async def _session(self) -> None:
         async with asyncio.timeout(CALL):
-            connection = await aio_pika.connect(
-                self._address.url(),
-                ssl_context=self._address.context(),
-                timeout=CALL,
-                client_properties={"connection_name": f"windlass {self.name}"},
-            )
+            connection = await open_connection(self._address, CALL, f"windlass {self.name}")
         session = Session(connection, self._up, self._held_up)
         try:
             async with asyncio.TaskGroup() as group:

@@ -28,6 +28,7 @@ from windlass.bus.answers import Answer, read_answer
 from windlass.bus.events import CONTENT_TYPE
 from windlass.bus.intake import SIGNATURE
 from windlass.bus.link import CALL, explain, hush
+from windlass.bus.opening import open_connection
 from windlass.bus.signing import Algorithm, Signer
 from windlass.bus.topology import SPECS
 from windlass.sources.envelope import DELETE, ELSEWHERE, MAX_TRAVELLING, PUT
@@ -137,9 +138,7 @@ async def connected(
     """A publisher while inside. Raises PublishError."""
     hush()
     try:
-        connection = await aio_pika.connect(
-            address.url(), ssl_context=address.context(), timeout=CALL
-        )
+        connection = await open_connection(address, CALL)
     except (AMQPError, OSError, TimeoutError, RuntimeError) as error:
         raise PublishError(explain(error, address)) from error
     async with connection:
