@@ -157,6 +157,9 @@ class Found:
     stopped, and how it ended then is its result."""
     repair: str = ""
     """What the next update puts right before anything else: the failed change left it half-way."""
+    look_again: timedelta | None = None
+    """When it is worth another look at the latest, where a poll interval is too soon: while
+    somebody listens, the adapter tells when it changes (``TellsChanges``)."""
 
 
 @dataclass(frozen=True)
@@ -340,6 +343,19 @@ class Number(NamedTuple):
     value: float
     labels: Mapping[str, str] = {}
     """Beside the Target's. Few and fixed: never an object's name."""
+
+
+@runtime_checkable
+class TellsChanges(Protocol):
+    """An adapter that sees by itself what changes, so that nobody need ask often for each thing."""
+
+    @abstractmethod
+    async def changed(self) -> Collection[Key]:
+        """Wait until a pass would find something new; the objects that it would find it for.
+
+        They are looked at now. Called again and again while the Target is open, and may be
+        cancelled at any await. An answer may get lost, or name too many: that costs time only.
+        """
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ import structlog
 
 from windlass.agenda import Agenda, OwnAgenda, SharedAgenda
 from windlass.bus.base import Bus
+from windlass.hearing import Hearing
 from windlass.metrics import Metrics
 from windlass.priority import Priority
 from windlass.reconciler import Reconciler
@@ -97,6 +98,7 @@ class Controller:
             lane = self._lanes.put
             self._shared = SharedAgenda(self._roster, self.queue, lane, metrics.sharing)
         self._agenda: Agenda = self._shared or OwnAgenda(self._store, self.queue)
+        self._hearing = Hearing(targets, self._agenda.told, metrics.reconcile)
         self._outbox_grew = asyncio.Event()
         self._snapshots: dict[str, Snapshot] = {}
         """The newest of each source."""
@@ -133,6 +135,7 @@ class Controller:
             feeding.append(group.create_task(self._agenda.feed(workers)))
             feeding.append(group.create_task(self._tell_notes()))
             feeding.append(group.create_task(self._look_at_all()))
+            feeding.append(group.create_task(self._hearing.run()))
             working = [group.create_task(self._work()) for _ in range(workers)]
             lasting = [group.create_task(self._only_here("outbox", self._relay))]
             if self._roster is not None:
