@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from windlass_adapters.externals import External, Owner, Wanted
-from windlass_schemas import Resource
+from windlass_schemas import Key, Resource
 
 
 @runtime_checkable
@@ -40,6 +40,19 @@ class Number(NamedTuple):
     value: float
     labels: Mapping[str, str] = {}
     """Beside the Target's. Few and fixed: never an object's name."""
+
+
+@runtime_checkable
+class TellsChanges(Protocol):
+    """An adapter that sees by itself what changes, so that nobody need ask often for each thing."""
+
+    @abstractmethod
+    async def changed(self) -> Collection[Key]:
+        """Wait until a pass would find something new; the objects that it would find it for.
+
+        They are looked at now. Called again and again while the Target is open, and may be
+        cancelled at any await. An answer may get lost, or name too many: that costs time only.
+        """
 
 
 @runtime_checkable

@@ -33,6 +33,7 @@ from windlass_adapters.abilities import (
     Number,
     Orphan,
     ReadsLogs,
+    TellsChanges,
 )
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.errors import (
@@ -86,6 +87,7 @@ __all__ = [
     "Owner",
     "ReadsLogs",
     "State",
+    "TellsChanges",
     "TerminalError",
     "TransientError",
     "Unknown",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -107,6 +108,9 @@ class Found:
     stopped, and how it ended then is its result."""
     repair: str = ""
     """What the next update puts right before anything else: the failed change left it half-way."""
+    look_again: timedelta | None = None
+    """When it is worth another look at the latest, where a poll interval is too soon: while
+    somebody listens, the adapter tells when it changes (``TellsChanges``)."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from windlass.bus.base import Bus
 from windlass.company import Alone, Colleagues, Company
 from windlass.declarations import Declarations
 from windlass.following import Following
+from windlass.hearing import Hearing
 from windlass.lanes import Lanes
 from windlass.metrics import Metrics
 from windlass.priority import Priority
@@ -73,6 +74,7 @@ class Controller:
                 shared,
                 Colleagues(store.roster, shared, self._relay, metrics.sharing, self.troubles),
             )
+        self._hearing = Hearing(targets, self._agenda.told, metrics.reconcile)
         self._declarations = Declarations(
             store, self._agenda, self._lanes, clock, self.troubles, self._store_retry
         )
@@ -94,6 +96,7 @@ class Controller:
             feeding += [group.create_task(feed()) for feed in self._feeds]
             feeding.append(group.create_task(self._agenda.feed(workers)))
             feeding.append(group.create_task(self._look_at_all()))
+            feeding.append(group.create_task(self._hearing.run()))
             working = [group.create_task(self._work()) for _ in range(workers)]
             relay = self._company.only_here("outbox", self._relay.run, _stand_by)
             lasting = [group.create_task(each) for each in (relay, *self._company.tasks())]
