@@ -41,8 +41,9 @@ from windlass_adapters.base import (
     Wanted,
 )
 from windlass_adapters.testing.adapter import MemoryAdapter
-from windlass_adapters.testing.backend import MemoryBackend, Personality
+from windlass_adapters.testing.backend import MemoryBackend
 from windlass_adapters.testing.documents import job, kept_file
+from windlass_adapters.testing.personality import Personality
 from windlass_adapters.testing.schedules import FAULTS, Depth, Theatre
 from windlass_schemas import Artifact, Key, digest_of, key_of
 
