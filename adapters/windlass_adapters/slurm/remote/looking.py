@@ -7,8 +7,7 @@ import time
 from contextlib import suppress
 from typing import BinaryIO, Dict, List, NamedTuple, Optional, Tuple
 
-from windlass_adapters.slurm.remote.blobs import throw_away
-from windlass_adapters.slurm.remote.files import age_of, listing, made_at, write
+from windlass_adapters.slurm.remote.files import LISTED, age_of, listing, made_at, throw_away, write
 from windlass_adapters.slurm.remote.records import by_name, record_of, rows_of, submission_of
 from windlass_adapters.slurm.remote.site import (
     LIVE,
@@ -21,7 +20,6 @@ from windlass_adapters.slurm.remote.site import (
 )
 
 SACCT_FIELDS = "JobID,State,ExitCode,Submit,NodeList,JobName"
-LISTED = 20
 A_DAY = 86400.0
 
 
@@ -160,7 +158,7 @@ def sweep(site: Site, older: float) -> None:
             folder = site.path("jobs", tag, token)
             ended = os.path.join(folder, "fetched")
             if os.path.exists(ended) and age_of(ended) > older:
-                throw_away(site, folder)
+                throw_away(folder, site.path("trash"))
     for name in listing(site.path("trash")):
         if time.time() < until:
             shutil.rmtree(site.path("trash", name), ignore_errors=True)
@@ -178,6 +176,6 @@ def sweep_programs(site: Site, used: List[str], older: float) -> None:
         path = site.path("bin", name)
         if name not in used and age_of(path) > older:
             if os.path.isdir(path):
-                throw_away(site, path)
+                throw_away(path, site.path("trash"))
             else:
                 os.unlink(path)

@@ -7,7 +7,7 @@ import os
 import stat
 from typing import BinaryIO, Dict, Iterator, List
 
-from windlass_adapters.slurm.remote.looking import LISTED
+from windlass_adapters.slurm.remote.files import LISTED
 from windlass_adapters.slurm.remote.records import order_of
 from windlass_adapters.slurm.remote.site import Answer, Request, Site
 
