@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _log_as_json()
     folder = Folder(options.state.absolute())
     try:
-        folder.hold()
+        # A worker whose folder is gone before it begins was given up by its supervisor's successor.
+        folder.hold(make=options.lead is None)
         _run(_work(folder, _place(options), _version()))
     except StartError as error:
         log.error("cannot start", message=str(error))  # noqa: TRY400 - the message says it all

@@ -41,10 +41,11 @@ class Folder:
         self.path = path
         self._lock = -1
 
-    def hold(self) -> None:
-        """Make the folder and lock it. Raises StartError."""
+    def hold(self, *, make: bool = True) -> None:
+        """Lock the folder, which is made if it is not there. Raises StartError."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if make:
+                self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / "serving.lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -96,10 +96,8 @@ class Worker:
 
     def last_words(self) -> Snapshot | None:
         """What it had counted, as it said at its end or before."""
-        try:
-            return SNAPSHOT.validate_json((self.folder / LAST_WORDS).read_bytes())
-        except (OSError, ValueError):
-            return self.report.numbers if self.report is not None else None
+        said = last_words(self.folder)
+        return said or (self.report.numbers if self.report is not None else None)
 
     def send(self, number: signal.Signals) -> None:
         """A signal, to this process and no other."""
@@ -151,10 +149,11 @@ class Worker:
 
     async def close(self) -> None:
         """Forget the process, which has ended, and remove its folder."""
+        # First and at once: the books know one closed worker with a folder, not two.
+        shutil.rmtree(self.folder, ignore_errors=True)
         await self._client.aclose()
         os.close(self._directory)
         os.close(self._watched)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _wish(self, path: str) -> None:
         try:
@@ -164,3 +163,11 @@ class Worker:
 
     async def _call(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
         return await self._client.request(method, path, content=body)
+
+
+def last_words(folder: Path) -> Snapshot | None:
+    """What the worker of that folder had counted, as it said at its end."""
+    try:
+        return SNAPSHOT.validate_json((folder / LAST_WORDS).read_bytes())
+    except (OSError, ValueError):
+        return None
