@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
-from windlass.serving.fleet import worker as worker_module
 from windlass.serving.fleet.books import Books
 from windlass.serving.fleet.fleet import Fleet
 from windlass.serving.fleet.words import LAST_WORDS, SNAPSHOT, Report
@@ -155,7 +156,7 @@ def test_a_supervisor_that_is_killed_at_a_burial_counts_nothing_twice_and_all_of
         elif cut == "write":
             patch.setattr(Path, "replace", killed)
         elif cut == "remove":
-            patch.setattr(worker_module.shutil, "rmtree", killed)
+            patch.setattr(shutil, "rmtree", killed)
         if cut == "never":
             asyncio.run(fleet.stop())
         else:
@@ -185,7 +186,7 @@ def test_a_burial_that_is_cut_off_leaves_no_folder_behind(
     async def cut_off(self: object) -> None:
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(worker_module.httpx.AsyncClient, "aclose", cut_off)
+    monkeypatch.setattr(httpx.AsyncClient, "aclose", cut_off)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(yard.stop(fleet._close))
     assert not list((place.path / "workers").iterdir())
