@@ -67,7 +67,7 @@ class Place:
 
     def fleet(self) -> tuple[Fleet, Yard]:
         """A supervisor's, just started."""
-        yard = Yard(self.path / "workers", Start((), "v", -1), most=2, hung=10.0)
+        yard = Yard(self.path / "workers", Start((), "v", ()), most=2, hung=10.0)
         return Fleet(self.path, yard), yard
 
     def total(self) -> int:

@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds until one without answer is replaced",
     )
     parser.add_argument("--lead", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--socket", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--socket", type=int, nargs="+", help=argparse.SUPPRESS)
     return parser
 
 
@@ -110,7 +110,7 @@ def _place(options: argparse.Namespace) -> Place:
         idle=options.idle,
         processes=options.processes,
         hung=options.hung_after,
-        lead=Lead(options.lead, options.socket) if options.lead else None,
+        lead=Lead(options.lead, *options.socket) if options.lead else None,
     )
 
 

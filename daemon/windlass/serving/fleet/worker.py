@@ -50,15 +50,17 @@ class Worker:
         )
 
     @classmethod
-    def start(cls, folder: Path, arguments: Sequence[str], version: str, socket: int) -> Worker:
-        """A new one, which inherits the socket."""
+    def start(
+        cls, folder: Path, arguments: Sequence[str], version: str, sockets: Sequence[int]
+    ) -> Worker:
+        """A new one, which inherits the sockets."""
         folder.mkdir(parents=True)
         (folder / STARTED).write_text(json.dumps([version, *arguments]))
         command = [sys.executable, "-P", "-m", "windlass.serving", "--state", str(folder)]
         child = subprocess.Popen(
-            [*command, *arguments, "--socket", str(socket)],
+            [*command, *arguments, "--socket", *map(str, sockets)],
             stdin=subprocess.DEVNULL,
-            pass_fds=[socket],
+            pass_fds=sockets,
         )
         found = cls(folder, child.pid)
         found._child = child

@@ -35,7 +35,7 @@ class Start(NamedTuple):
 
     arguments: Sequence[str]
     version: str
-    socket: int
+    sockets: Sequence[int]
 
 
 class Yard:
