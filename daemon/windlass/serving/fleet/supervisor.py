@@ -73,8 +73,8 @@ async def supervise(folder: Folder, place: Place, version: str) -> None:
         log.info("stopping")
         for each in again:
             each.cancel()
-        for each in public:
-            each.close()
+        for listening in public:
+            listening.close()
         await fleet.stop()
         admin.should_exit = True
         await serving
