@@ -1,7 +1,8 @@
 """Start and stop of the supervisor: composition root of a Target that several processes serve.
 
-Outside the eight hops. It holds the listening socket, the admin socket and the books; it answers no
-inference request. One that was killed leaves workers that serve on; the next one takes them over.
+Outside the eight hops. It holds the listening sockets, the admin socket and the books; it answers
+no inference request. One that was killed leaves workers that serve on, and the next one takes them.
+``HAND_OVER`` asks for just that: the next one may want another number of them.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from windlass.serving.process import GRPC_SETTING, STOP_GRACE, Folder, Place, pu
 from windlass.serving.starting import again_and_again, plain_errors, stopping_by_signals
 from windlass.serving.usage import WRITE
 
+HAND_OVER = signal.SIGUSR1
+
 log = structlog.get_logger()
 
 
 async def supervise(folder: Folder, place: Place, version: str) -> None:
     """Listen, announce, and have it served until a signal comes. Raises StartError."""
-    stop = stopping_by_signals()
+    stop, handed_over = stopping_by_signals(), False
     if place.tls is not None:
         place.tls.context()  # or every worker would find out for itself
     public = await _inherited(folder, place) or _sockets(place)
@@ -57,6 +60,12 @@ async def supervise(folder: Folder, place: Place, version: str) -> None:
             log.info("nothing to serve", silence=round(orders.silence()))
             stop.set()
 
+    def hand_over() -> None:
+        nonlocal handed_over
+        handed_over = True
+        stop.set()
+
+    asyncio.get_running_loop().add_signal_handler(HAND_OVER, hand_over)
     async with plain_errors(), asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(admin.run_until_stopped())
         again = [
@@ -70,12 +79,15 @@ async def supervise(folder: Folder, place: Place, version: str) -> None:
         where = {"host": place.host, "port": port, "grpc_port": grpc_port}
         log.info("supervising", **where, pid=os.getpid(), version=version)
         await stop.wait()
-        log.info("stopping")
+        log.info("stopping", handed_over=handed_over)
         for each in again:
             each.cancel()
         for listening in public:
             listening.close()
-        await fleet.stop()
+        if handed_over:
+            fleet.write()
+        else:
+            await fleet.stop()
         admin.should_exit = True
         await serving
     folder.withdraw()
