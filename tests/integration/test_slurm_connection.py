@@ -133,7 +133,7 @@ async def test_a_key_with_a_passphrase_is_opened_with_it(
 @pytest.fixture
 def agent(
     site: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], None]]:
+) -> Iterator[Callable[[], object]]:
     """An agent without keys, and no keys of whoever runs this; called, it gets the right one."""
     socket = site.layout.folder / "agent"
     monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
@@ -142,14 +142,14 @@ def agent(
     add = ["ssh-add", "-q", str(site.login.key)]
     try:
         site.await_state(socket.exists, "an agent")
-        yield lambda: subprocess.run(add, check=True, capture_output=True) and None
+        yield lambda: subprocess.run(add, check=True, capture_output=True)
     finally:
         running.terminate()
         running.wait(10)
 
 
 async def test_without_a_key_the_agent_is_asked(
-    site: Cluster, tmp_path: Path, agent: Callable[[], None]
+    site: Cluster, tmp_path: Path, agent: Callable[[], object]
 ) -> None:
     """The key never leaves the agent, and no file of ours names it."""
     hpc = Hpc(site, tmp_path, key=None)
@@ -231,7 +231,7 @@ async def test_one_look_is_one_command_and_one_question_however_many_jobs(
     site: Cluster, tmp_path: Path, count: int
 ) -> None:
     """To the controller, filtered over there; never its whole table."""
-    hpc = Hpc(site, tmp_path, limits={"poll": "1s", "idlePoll": "1s", "batch": 1000})
+    hpc = Hpc(site, tmp_path, limits={"poll": "1s", "idlePoll": "1s", "batch": 500})
     options: JsonValue = {"partition": "closed", "coalesce": count > 30}
     jobs = [hpc.shell("true", f"job-{n}", uid=f"{n:016}", options=options) for n in range(count)]
     async with hpc.adapter() as adapter:

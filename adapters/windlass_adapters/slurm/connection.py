@@ -183,7 +183,11 @@ class Connection:
                     " admins say, then put it into params.hostKey or known_hosts"
                 )
                 return WaitingError(message, reason=Reason.UNAUTHORIZED)
-            case asyncssh.PermissionDenied() | asyncssh.KeyImportError():
+            case (
+                asyncssh.PermissionDenied()
+                | asyncssh.KeyImportError()
+                | asyncssh.KeyEncryptionError()
+            ):
                 message = (
                     f"{self.name} does not let us in ({told(error)}); check params.user, params.key"
                     f" and params.passphrase. Tried again in {BANNED_PAUSE / 60:.0f} min, or when"

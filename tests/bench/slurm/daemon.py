@@ -75,7 +75,7 @@ def _documents(
         "knownHosts": str(to.known_hosts),
         "sshConfig": None,
         "remoteRoot": str(root),
-        "limits": {"poll": f"{POLL:g}s", "idlePoll": f"{POLL:g}s", "batch": 1000},
+        "limits": {"poll": f"{POLL:g}s", "idlePoll": f"{POLL:g}s", "batch": 500},
     }
     yield _document("Target", "hpc", {"adapter": "slurm", "params": params})
     for n in range(tracked):
