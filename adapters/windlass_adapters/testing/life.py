@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import threading
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextvars import Context, ContextVar, copy_context
@@ -56,6 +57,7 @@ class StageLoop(asyncio.SelectorEventLoop):
         self._now = 0.0
         self._told: list[Callable[[float], None]] = []
         self._inline = InlineExecutor()
+        self._thread = threading.get_ident()
         super().__init__(selector)
         self.set_task_factory(_begin)
 
@@ -66,6 +68,21 @@ class StageLoop(asyncio.SelectorEventLoop):
     def tell(self, listener: Callable[[float], None]) -> None:
         """Say to somebody how many seconds pass, whenever some do."""
         self._told.append(listener)
+
+    def tell_no_more(self, listener: Callable[[float], None]) -> None:
+        """Who has gone need not be told, and is kept by nobody."""
+        self._told.remove(listener)
+
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        """What is done at once needs not be woken, which takes a word to a socket of one's own."""
+        if threading.get_ident() == self._thread:
+            return self.call_soon(callback, *args, context=context)
+        return super().call_soon_threadsafe(callback, *args, context=context)
 
     def _jump(self, seconds: float) -> None:
         self._now += seconds
