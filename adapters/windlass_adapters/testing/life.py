@@ -19,10 +19,9 @@ import threading
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextvars import Context, ContextVar, copy_context
-from types import coroutine
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from windlass_adapters.testing.stepping import Cut, InlineExecutor, Killed, Steps
+from windlass_adapters.testing.stepping import Cut, InlineExecutor, Killed, Steps, driven
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -135,27 +134,14 @@ class Life:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    @coroutine
     def drive(self, running: Steps[T]) -> Generator[Any, Any, T]:
         """Run one task's coroutine to its end, or to where its daemon dies."""
-        thrown: BaseException | None = None
-        while True:
-            cut = self._cut()
-            if not self.over.done():
-                thrown = self._interfere(cut.strike(running)) or thrown
-            if self.over.done():
-                cut.leave(running)
-                raise Killed
-            try:
-                waits = running.throw(thrown) if thrown is not None else running.send(None)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            thrown = None
-            try:
-                yield waits
-            except BaseException as error:  # the task is cancelled: that is for the inner one
-                thrown = error
+        return driven(running, lambda: self._strike(running), lambda dead: self._cut().leave(dead))
+
+    def _strike(self, running: Steps[Any]) -> BaseException | None:
+        """Whatever is cut next; no task of a dead daemon goes on."""
+        fault = None if self.over.done() else self._interfere(self._cut().strike(running))
+        return Killed() if self.over.done() else fault
 
     def _interfere(self, fault: BaseException | None) -> BaseException | None:
         """What to throw at the task that is about to go on."""
