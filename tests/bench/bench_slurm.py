@@ -30,6 +30,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.peers import python_with
 from bench.slurm import others
 from bench.slurm.spent import Spent, measured
 from rig.hpc import Hpc, create_of
@@ -171,7 +172,7 @@ async def execs(site: Cluster, report: Report, ours: Spent, loop: Spent) -> None
 
 async def peers(site: Cluster, folder: Path, report: Report, _jobs: int) -> None:
     """submitit and psij-python on the same cluster, on the login node itself."""
-    python = others.python_of_peers()
+    python = python_with(*others.PEERS)
     stop_nodes(site)
     report.each("sbatch in a loop on the login node", others.loop(site, FEW), FEW)
     hpc = Hpc(site, folder / "beside")
