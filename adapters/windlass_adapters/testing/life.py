@@ -134,9 +134,11 @@ class Life:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    def drive(self, running: Steps[T]) -> Generator[Any, Any, T]:
+    async def drive(self, running: Steps[T]) -> T:
         """Run one task's coroutine to its end, or to where its daemon dies."""
-        return driven(running, lambda: self._strike(running), lambda dead: self._cut().leave(dead))
+        return await driven(
+            running, lambda: self._strike(running), lambda dead: self._cut().leave(dead)
+        )
 
     def _strike(self, running: Steps[Any]) -> BaseException | None:
         """Whatever is cut next; no task of a dead daemon goes on."""
@@ -169,10 +171,6 @@ def _begin(
     life = _LIFE.get() if context is None else context.get(_LIFE)
     if life is None or not isinstance(running, Coroutine):
         return asyncio.Task(running, loop=loop, context=context)
-    task = asyncio.Task(_driven(life, running), loop=loop, context=context)
+    task = asyncio.Task(life.drive(running), loop=loop, context=context)
     life.adopt(task)
     return task
-
-
-async def _driven(life: Life, running: Steps[T]) -> T:
-    return await life.drive(running)

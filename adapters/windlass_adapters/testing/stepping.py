@@ -103,9 +103,9 @@ class Cut:
         else:
             self.dead.append(running)
 
-    def drive(self, running: Steps[T]) -> Generator[Any, Any, T]:
+    async def drive(self, running: Steps[T]) -> T:
         """Run a coroutine to its end, or to where it is cut."""
-        return driven(running, lambda: self.strike(running), self.leave)
+        return await driven(running, lambda: self.strike(running), self.leave)
 
     def bury(self) -> None:
         """Let go of the dead, when nothing of theirs matters any more."""
