@@ -8,7 +8,13 @@ from contextlib import suppress
 from typing import BinaryIO, Dict, List, NamedTuple, Optional, Tuple
 
 from windlass_adapters.slurm.remote.files import LISTED, age_of, listing, made_at, throw_away, write
-from windlass_adapters.slurm.remote.records import by_name, record_of, rows_of, submission_of
+from windlass_adapters.slurm.remote.records import (
+    by_name,
+    record_of,
+    rows_of,
+    rows_under,
+    submission_of,
+)
 from windlass_adapters.slurm.remote.site import (
     LIVE,
     PREFIX,
@@ -46,13 +52,13 @@ def look(site: Site, request: Request, _stream: BinaryIO) -> Answer:
             continue
         folder = site.folder(tag, token)
         name, index = submission_of(folder)
+        mine = rows_under(named, name, index)
         if name != PREFIX + token:
             submissions[token] = [name, index]
-            mine = rows_of(folder, named)
             if mine and all(row.state in LIVE for row in mine):
                 continue
         records[token] = record_of(folder)
-        odd.update(odd_of(folder, records[token], rows_of(folder, named)))
+        odd.update(odd_of(folder, records[token], mine))
     note_relaunches(site, odd)
     answer: Answer = {
         "rows": ["|".join(row) for row in rows],  # only the name, the last one, may hold a bar

@@ -33,7 +33,11 @@ def submission_of(folder: str) -> Tuple[str, str]:
 
 def rows_of(folder: str, rows: Dict[str, List[Row]]) -> List[Row]:
     """The lines of the queue about a run."""
-    name, index = submission_of(folder)
+    return rows_under(rows, *submission_of(folder))
+
+
+def rows_under(rows: Dict[str, List[Row]], name: str, index: str) -> List[Row]:
+    """The lines about what was submitted under a name, or about one index of it."""
     found = rows.get(name, [])
     return [r for r in found if index in members(r.element)] if index else found
 
