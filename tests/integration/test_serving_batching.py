@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from rig import onnx_models
 from rig.serving import Serving, tensor, under_way, until
+from windlass.serving.priority import NICE
 
 LONG = 1_000_000.0
 """Rounds of ``stall``: half a second and more."""
@@ -234,6 +236,18 @@ def test_a_run_that_never_ends_costs_its_own_request_and_no_other(
     assert response.status_code == 504
     assert "longer than maxRun" in response.json()["error"]
     assert serving.view("hangs")["hung"] == 1
+
+
+def test_the_threads_that_compute_come_after_the_one_that_answers(serving: Serving) -> None:
+    with held_up(serving, "stall"):
+        pass
+    nice = {
+        int(thread.name): int((thread / "stat").read_text().rpartition(")")[2].split()[16])
+        for thread in Path(f"/proc/{serving.process.pid}/task").iterdir()
+    }
+    first = nice[serving.process.pid]
+    assert first == os.getpriority(os.PRIO_PROCESS, 0)
+    assert min(first + NICE, 19) in nice.values()
 
 
 def test_a_light_model_answers_while_a_heavy_one_works(serving: Serving) -> None:

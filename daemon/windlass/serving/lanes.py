@@ -12,6 +12,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar
 
+from windlass.serving.priority import come_later
+
 T = TypeVar("T")
 
 
@@ -38,6 +40,7 @@ class Lane:
         self._queue.put(None)
 
     def _live(self) -> None:
+        come_later()
         while (whole := self._queue.get()) is not None:
             tell = whole()
             try:
