@@ -12,8 +12,6 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar
 
-from windlass.serving.priority import come_later
-
 T = TypeVar("T")
 
 
@@ -40,7 +38,6 @@ class Lane:
         self._queue.put(None)
 
     def _live(self) -> None:
-        come_later()
         while (whole := self._queue.get()) is not None:
             tell = whole()
             try:

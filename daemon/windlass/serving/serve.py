@@ -27,7 +27,6 @@ from windlass.serving.inference import Inference
 from windlass.serving.listener import Listener
 from windlass.serving.metrics import Metrics
 from windlass.serving.pages import Pages, Whole
-from windlass.serving.priority import come_first, come_later
 from windlass.serving.process import STOP_GRACE, Folder, Place, public_socket, reachable
 from windlass.serving.starting import again_and_again, plain_errors, stopping_by_signals
 from windlass.serving.usage import WRITE, Usage
@@ -48,7 +47,6 @@ log = structlog.get_logger()
 async def serve(folder: Folder, place: Place, version: str) -> None:
     """Listen, announce, and serve until a signal comes. Raises StartError."""
     stop = stopping_by_signals()
-    come_first()
     tls = place.tls.context() if place.tls is not None else None
     lead = place.lead
     shared = lead is not None
@@ -60,8 +58,7 @@ async def serve(folder: Folder, place: Place, version: str) -> None:
     port = public.getsockname()[1]
     metrics, limits = Metrics(), Limits(logged=place.logged)
     async with plain_errors(), asyncio.TaskGroup() as tasks:
-        # The threads of the runtime, which a load starts, come later too.
-        loads = ThreadPoolExecutor(LOADERS, "load", come_later)
+        loads = ThreadPoolExecutor(LOADERS, "load")
         deployments = Deployments(tasks, loads, metrics.load_ended, place.memory, led=shared)
         keys = Keys(place.keys, folder.path.parent.parent / "rates" if shared else None)
         usage = Usage(None if shared else folder.path / "usage.json")
