@@ -55,7 +55,7 @@ def counted(fleet: Fleet) -> int:
 def usage(fleet: Fleet) -> int:
     """The same by the file that is kept."""
     entries = json.loads((fleet.state / "usage.json").read_text())["usage"]
-    return sum(int(each["ok"]) for each in entries)
+    return sum(int(e["ok"]) for e in entries if (e["deployment"], e["key"]) == ("m", ""))
 
 
 def alive(pid: int) -> bool:
