@@ -56,7 +56,7 @@ format: install-dev ## mend what ruff can mend
 
 .PHONY: bench
 bench: install-dev ## measure: the story in seconds, memory, requests a second
-	@for bench in tests/bench/*.py; do PYTHONPATH=tests $(BIN)/python $$bench || exit 1; done
+	@for bench in tests/bench/bench_*.py; do PYTHONPATH=tests $(BIN)/python $$bench || exit 1; done
 
 .PHONY: bench-serving
 bench-serving: install-dev ## measure serving beside other model servers; writes the table and the plot

@@ -49,6 +49,10 @@ class Agenda(Protocol):
         """Somebody asked for these, and the store knows it."""
 
     @abstractmethod
+    async def told(self, keys: Sequence[Key]) -> None:
+        """A backend has something new on these: a hint, which may get lost."""
+
+    @abstractmethod
     async def begin(self, keys: Sequence[Key]) -> None:
         """A daemon starts: look at these once."""
 
@@ -92,6 +96,9 @@ class OwnAgenda(Agenda):
     def asked(self, keys: Iterable[Key]) -> None:
         self._queue.add_all(keys, Priority.EDIT)
 
+    async def told(self, keys: Sequence[Key]) -> None:
+        self._queue.add_all(keys, Priority.FOLLOW_UP)
+
     async def begin(self, keys: Sequence[Key]) -> None:
         self._queue.add_all(keys, Priority.RESYNC)
 
@@ -123,6 +130,11 @@ class SharedAgenda(Agenda):
         self._more.set()
 
     def asked(self, keys: Iterable[Key]) -> None:
+        self._more.set()
+
+    async def told(self, keys: Sequence[Key]) -> None:
+        with suppress(StoreError):  # then it is looked at when its time has come
+            await self._roster.look(keys, Priority.FOLLOW_UP)
         self._more.set()
 
     async def begin(self, keys: Sequence[Key]) -> None:

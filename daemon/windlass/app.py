@@ -145,14 +145,14 @@ class Daemon(Runtime):
         return (await self._targets.of(object, Reading(self._store))).adapter
 
     def _source_check(self, source: Source) -> Check:
-        error = self.controller.source_errors.get(source.id, "")
-        following = source.id in self.controller.following
+        error = self.controller.troubles.sources.get(source.id, "")
+        following = source.id in self.controller.following.now
         told = "followed" if following else "stands by: another daemon follows it"
         return Check(f"source {source.id}", not error, error or told)
 
     def health(self) -> Sequence[Check]:
         checks = [self._source_check(source) for source in self._sources]
-        error = self.controller.store_error
+        error = self.controller.troubles.store
         checks.append(Check("store", not error, error or "takes writes"))
         checks += [
             Check(f"adapter {name}", False, f"cannot be loaded: {why}")

@@ -104,6 +104,12 @@ class ReconcileMetrics:
             ["op", "class"],
             registry=registry,
         )
+        self.hints = Counter(
+            "windlass_backend_hints",
+            "Objects of which a backend told that they have changed, by target.",
+            ["target"],
+            registry=registry,
+        )
 
 
 class BusMetrics:

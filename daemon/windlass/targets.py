@@ -33,6 +33,7 @@ from windlass_adapters.base import (
     Number,
     Observation,
     Owner,
+    TellsChanges,
     TerminalError,
     Update,
     WaitingError,
@@ -147,6 +148,8 @@ class Targets:
         self._calls = calls
         self._open: dict[str, OpenTarget] = {}
         self._opening = asyncio.Lock()
+        self.moved = asyncio.Event()
+        """Set when a target was opened or closed."""
 
     async def of(self, object_: Object, reading: Reading) -> OpenTarget:
         """The target that an object names; a Target object names itself."""
@@ -195,6 +198,14 @@ class Targets:
             if isinstance(target.adapter, Measures)
         }
 
+    def telling(self) -> Mapping[OpenTarget, TellsChanges]:
+        """The open ones that tell what changes, with their adapters."""
+        return {
+            target: target.adapter
+            for target in self._open.values()
+            if isinstance(target.adapter, TellsChanges)
+        }
+
     def finding_orphans(self) -> Iterator[tuple[str, FindsOrphans]]:
         """Target and adapter of each open one that can tell what nobody declares."""
         for id_, target in list(self._open.items()):
@@ -231,12 +242,14 @@ class Targets:
                 await self._check_home(id_, unopened.capabilities.daemon)
             except AdapterError:  # it has moved away
                 if self._open.pop(id_, None) is not None and found is not None:
+                    self.moved.set()
                     await self._close(found)
                 raise
             adapter = await unopened.__aenter__()
             if found is not None:
                 await self._close(found)
             self._open[id_] = OpenTarget(id_, adapter, declared, self._calls)
+            self.moved.set()
             return self._open[id_]
 
     async def _check_home(self, id_: str, daemon: str | None) -> None:

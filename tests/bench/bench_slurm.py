@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import shutil
 import statistics
@@ -29,11 +30,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.peers import python_with
 from bench.slurm import others
 from bench.slurm.spent import Spent, measured
 from rig.hpc import Hpc, create_of
 from rig.slurm import Cluster, cluster
 from rig.slurm_site import Site
+from windlass.app import GARBAGE
 from windlass_adapters.base import Desired, External, Found, Owner, State
 from windlass_adapters.slurm import SlurmAdapter
 
@@ -169,7 +172,7 @@ async def execs(site: Cluster, report: Report, ours: Spent, loop: Spent) -> None
 
 async def peers(site: Cluster, folder: Path, report: Report, _jobs: int) -> None:
     """submitit and psij-python on the same cluster, on the login node itself."""
-    python = others.python_of_peers()
+    python = python_with(*others.PEERS)
     stop_nodes(site)
     report.each("sbatch in a loop on the login node", others.loop(site, FEW), FEW)
     hpc = Hpc(site, folder / "beside")
@@ -208,6 +211,7 @@ async def looks(site: Cluster, folder: Path, report: Report, jobs: int) -> None:
 async def tick(site: Cluster, folder: Path, report: Report, jobs: int) -> None:
     """What this process spends on one look at 10 N jobs, each with a line of its own."""
     tracked = 10 * jobs
+    gc.set_threshold(*GARBAGE)  # as the daemon does
     stop_nodes(site)
     hpc = Hpc(site, folder / "tick", limits={"poll": "1s", "idlePoll": "1s", "batch": 500})
     wanted = [
@@ -225,7 +229,7 @@ async def tick(site: Cluster, folder: Path, report: Report, jobs: int) -> None:
             if adapter._runs.watch.looks > taken:
                 spent.append((time.process_time() - before) * 1000)
             await asyncio.sleep(0.2)
-        what = f"CPU of a look at {tracked} jobs, median of {len(spent)}"
+        what = f"CPU of a look at {tracked} jobs and a pass over each, median of {len(spent)}"
         report.figure(what, statistics.median(spent), "ms", most=150)
     drain(site)
 

@@ -15,7 +15,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -28,6 +27,7 @@ import aio_pika
 import structlog
 from pydantic import JsonValue
 
+from bench.peers import python_with
 from rig.bus import bus_daemon
 from rig.project import Project
 from rig.rabbitmq import Broker, running_broker
@@ -68,6 +68,20 @@ def start(spec, path):
     with open(path, "w") as file:
         file.write(repr(time.time()))
 """
+CELERY_DELAYS = """
+import importlib, json, sys, time
+from pathlib import Path
+name, count, pause, spec = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+tasks = importlib.import_module(name)
+for number in range(count):
+    path = Path(f"{name}-{number}")
+    began = time.time()
+    tasks.start.delay(spec, str(path))
+    while not path.exists() or not path.read_text():
+        time.sleep(0.005)
+    print(float(path.read_text()) - began)
+    time.sleep(pause)
+"""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,29 +114,27 @@ def spread(seconds: list[float]) -> str:
 
 def celery_starts(url: str, folder: Path, *, durable: bool) -> list[float]:
     """Seconds from ``delay()`` to the first line of the task."""
+    python = str(python_with("celery"))
     name = f"benchtasks{int(durable)}"
     (folder / f"{name}.py").write_text(CELERY.format(url=url, durable=durable))
-    command = [sys.executable, "-m", "celery", "-A", name, "worker", "-c", "2", "-l", "ERROR"]
     with (folder / f"{name}.log").open("wb") as log:
         worker = subprocess.Popen(
-            command,
+            [python, "-m", "celery", "-A", name, "worker", "-c", "2", "-l", "ERROR"],
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(folder)},
             stdout=log,
             stderr=log,
         )
-    sys.path.insert(0, str(folder))
     try:
-        tasks = __import__(name)
         spec = json.dumps(document("x", {"command": list(COMMAND)}))
-        taken = []
-        for number in range(STARTS + WARM):
-            path = folder / f"{name}-{number}"
-            began = time.time()
-            tasks.start.delay(spec, str(path))
-            taken.append(stamp(path) - began)
-            time.sleep(PAUSE)
-        return taken[WARM:]
+        delays = subprocess.run(
+            [python, "-c", CELERY_DELAYS, name, str(STARTS + WARM), str(PAUSE), spec],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=BOUND + (STARTS + WARM) * 2,
+            check=True,
+        )
+        return [float(line) for line in delays.stdout.split()][WARM:]
     finally:
         worker.terminate()
         worker.wait(30)

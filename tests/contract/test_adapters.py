@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from rig.depth import DEPTH
+from rig.telling import TellingRig
 from windlass_adapters.testing import DETERMINISTIC, SERVER_CHOSEN, SLURM_LIKE, MemoryBackend
 from windlass_adapters.testing.contract import AdapterContract, MemoryRig, Rig
 from windlass_adapters.testing.schedules import Theatre
@@ -47,3 +48,10 @@ class TestLikeSlurm(AdapterContract):
 
     def theatre(self) -> Theatre:
         return Theatre("slurm-like", lambda: MemoryBackend(SLURM_LIKE, lag=LAG))
+
+
+class TestTellsChanges(AdapterContract):
+    """It sees by itself what changes."""
+
+    def make(self, folder: Path) -> Rig:
+        return TellingRig(folder, DETERMINISTIC)

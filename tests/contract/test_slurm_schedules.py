@@ -35,10 +35,11 @@ class Place(NamedTuple):
     traits: Traits = Traits()
     lossy: float = 0.0
     spec: Mapping[str, JsonValue] = {}
+    unheard: bool = False
 
     def stage(self, ground: Path) -> SlurmStage:
         """A fresh one."""
-        return SlurmStage(ground, self.traits, Wire(self.lossy))
+        return SlurmStage(ground, self.traits, Wire(self.lossy), self.unheard)
 
 
 PLACES = {
@@ -47,6 +48,7 @@ PLACES = {
     "accounting that lags": Place(Traits(min_job_age=2, accounting=True, accounting_lag=4)),
     "answers get lost, sbatch's too": Place(Traits(unclear_sbatch=2, start_delay=8), lossy=0.2),
     "arrays": Place(spec={"array": {"indices": "0-1"}}),
+    "every hint is lost": Place(Traits(min_job_age=2), unheard=True),
 }
 SAMPLE = Depth(reach=0, every=19)
 """For every commit: one await in so many."""

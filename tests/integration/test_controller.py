@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from rig.telling import TellingAdapter
 from rig.world import deployment, job, model
+from windlass import hearing
 from windlass.bus.local import LocalBus
 from windlass.clock import utc_now
 from windlass.controller import Controller
@@ -125,18 +128,75 @@ async def test_one_commit_brings_all_up_by_events_alone(tmp_path: Path) -> None:
         await daemon.until(DEPLOYMENT, is_ready)
 
 
+class Broken(TellingAdapter):
+    """Breaks off the first time that it is listened to."""
+
+    broken = True
+
+    async def changed(self) -> Collection[Key]:
+        if self.broken:
+            self.broken = False
+            raise OSError("no route to host")
+        return await super().changed()
+
+
+@pytest.mark.parametrize("kind", [TellingAdapter, Broken])
+async def test_a_change_that_is_told_is_looked_at_though_nobody_would_ask_for_long(
+    tmp_path: Path, kind: type[TellingAdapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter that breaks off is listened to again."""
+    monkeypatch.setattr(hearing, "AGAIN", 0.01)
+    async with running(tmp_path, kind) as daemon:
+        daemon.source.commit(job())
+        await daemon.until(Key.parse("Job/train"), has_started)
+        await left_alone(daemon.backend)
+        daemon.backend.finish()
+        await daemon.until(Key.parse("Job/train"), is_ready)
+
+
+async def left_alone(backend: MemoryBackend) -> None:
+    """Wait until nobody asks any more, as a poll interval would have it."""
+    async with asyncio.timeout(10):
+        before = -1
+        while backend.calls["observe_many"] != before:
+            before = backend.calls["observe_many"]
+            await asyncio.sleep(6 * TellingAdapter.facts.poll_interval.total_seconds())
+
+
+class Silent(TellingAdapter):
+    """Everything that it tells gets lost."""
+
+    patience = timedelta(seconds=1.5)
+
+    async def changed(self) -> Collection[Key]:
+        self._listened = True
+        await asyncio.Event().wait()
+        return set()
+
+
+async def test_a_hint_that_is_lost_costs_the_time_that_the_adapter_asked_for(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, Silent) as daemon:
+        daemon.source.commit(job())
+        await daemon.until(Key.parse("Job/train"), has_started)
+        await left_alone(daemon.backend)
+        daemon.backend.finish()
+        await daemon.until(Key.parse("Job/train"), is_ready)
+
+
 async def test_a_lost_source_is_recorded_and_removes_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as daemon:
         daemon.source.commit(job())
         await daemon.until(Key.parse("Job/train"), lambda o: bool(o.externals))
         daemon.source.fail(SourceUnavailableError("the repository is gone"))
         async with asyncio.timeout(5):
-            while not daemon.controller.source_errors:
+            while not daemon.controller.troubles.sources:
                 await asyncio.sleep(0)
         assert (await daemon.store.sources())[0].error == "the repository is gone"
         daemon.source.commit(job(), job("more"))
         await daemon.until(Key.parse("Job/more"), lambda o: bool(o.externals))
-        assert daemon.controller.source_errors == {}
+        assert daemon.controller.troubles.sources == {}
         assert (await daemon.store.sources())[0].error == ""
 
 
@@ -169,7 +229,7 @@ async def test_a_source_that_breaks_ends_the_daemon(tmp_path: Path) -> None:
 async def test_an_unexpected_error_stops_one_object_and_no_other(tmp_path: Path) -> None:
     class Broken(MemoryAdapter):
         def diff(self, wanted: Wanted, found: Found) -> tuple[Change, ...]:
-            if "bad" in wanted.name:
+            if wanted.name.startswith("default.bad-"):  # a uid may have "bad" in it
                 raise KeyError("a bug in the adapter")
             return super().diff(wanted, found)
 

@@ -9,8 +9,8 @@ import pytest
 
 from windlass_adapters.base import AmbiguousError
 from windlass_adapters.testing import PERSONALITIES, MemoryBackend, Personality
-from windlass_adapters.testing.backend import denied, out_of_quota, throttled
 from windlass_adapters.testing.cast import IN_MEMORY
+from windlass_adapters.testing.faults import denied, out_of_quota, throttled
 from windlass_adapters.testing.oracles import EndState, check_end
 from windlass_adapters.testing.schedules import TALLY, Theatre
 from windlass_adapters.testing.stepping import Cut

@@ -294,6 +294,22 @@ async def test_what_was_taken_and_never_heard_of_is_found_in_the_books(two: Two)
     assert len(queue) == 1
 
 
+async def test_what_a_backend_tells_is_due_at_once_for_whoever_takes_it(two: Two) -> None:
+    a, b = await two.daemon("a"), await two.daemon("b")
+    await two.declare(a, job())
+    await taken(a)
+    claim = await claimed(a)
+    await a.commit(claim, passed(claim))
+    assert await taken(b) == []
+    metrics = Metrics()
+    queue = WorkQueue(lambda key: ("", 8), metrics.workqueue)
+    agenda = SharedAgenda(roster(a), queue, lambda key, lane: None, metrics.sharing)
+    await agenda.told([TRAIN])
+    assert await taken(b) == [TRAIN]
+    a.terminate()
+    await agenda.told([TRAIN])  # nobody can write it down: it is looked at in its own time
+
+
 async def test_all_see_who_shares_the_store(two: Two) -> None:
     a, b = await two.daemon("a"), await two.daemon("b")
     await two.declare(a, job())

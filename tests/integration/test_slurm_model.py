@@ -192,23 +192,24 @@ class Play:
     async def _look(self, name: str) -> tuple[Facts, list[tuple[str, str]]]:
         place = self._places[name]
         request: dict[str, JsonValue] = {
-            "runs": [list(place)],
+            "runs": "/".join(place),
             "fetched": [],
             "all": False,
             "accounting": (await self._side.adapter.login.greeting()).accounting,
             "sweep": None,
         }
         answer = await self._side.adapter.login.call("look", request)
-        rows = [row for row in _list(answer["rows"]) if _list(row)[-1] == place.job_name]
-        ids = sorted({str(_list(row)[1]) for row in rows}, key=int)
+        lines = [str(line).split("|", 6) for line in _list(answer["rows"])]
+        rows = [row for row in lines if row[-1] == place.job_name]
+        ids = sorted({row[1] for row in rows}, key=int)
         record = answer["records"]
         assert isinstance(record, dict)
         facts = {
-            "rows": sorted(str([*map(partial(_plain, ids=ids), _list(row)[1:5]),
-                                bool(_list(row)[5])]) for row in rows),
+            "rows": sorted(str([*map(partial(_plain, ids=ids), row[1:5]), bool(row[5])])
+                           for row in rows),
             "record": _plain(_known(record.get(place.token)), ids),
         }  # fmt: skip
-        return facts, [(str(_list(row)[3]), str(_list(row)[4])) for row in rows]
+        return facts, [(row[3], row[4]) for row in rows]
 
 
 def _list(value: JsonValue) -> Sequence[JsonValue]:

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -20,12 +21,12 @@ from pathlib import Path
 from types import ModuleType
 
 import asyncssh
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from rig.slurm_model import PENDING, SMALL, Job, Slurm, Traits
 from windlass.store.base import Document
-from windlass_adapters.base import Adapter, AmbiguousError, State, Wanted
-from windlass_adapters.slurm import SlurmAdapter, fetching, runs, staging, tails, watch
+from windlass_adapters.base import Adapter, AdapterContext, AmbiguousError, State, Wanted
+from windlass_adapters.slurm import SlurmAdapter, fetching, news, runs, staging, tails, watch
 from windlass_adapters.slurm.connection import Connection
 from windlass_adapters.slurm.params import SlurmParams
 from windlass_adapters.slurm.remote.__main__ import answer_to
@@ -70,8 +71,10 @@ class SlurmStage(KitBackend):
     """A folder of its own; what another stage has left there goes."""
     traits: Traits = SMALL
     wire: Wire = field(default_factory=Wire)
+    unheard: bool = False
+    """Whether somebody seems to listen to what the adapter tells, and every word gets lost."""
 
-    timed: Sequence[ModuleType] = (runs, watch, tails, staging, fetching)
+    timed: Sequence[ModuleType] = (runs, watch, news, tails, staging, fetching)
     changing: Collection[str] = frozenset({"submit", "cancel", "bury"})
 
     def __post_init__(self) -> None:
@@ -107,6 +110,11 @@ class SlurmStage(KitBackend):
         stage = self
 
         class Bound(SlurmAdapter):
+            def __init__(self, context: AdapterContext, params: BaseModel) -> None:
+                super().__init__(context, params)
+                if stage.unheard:
+                    self._runs._news._listened = math.inf
+
             @staticmethod
             def connect(params: SlurmParams, counts: object) -> Connection:
                 return StageConnection(params, stage)

@@ -14,7 +14,7 @@ from rig.chaos import ChaosBackend, ChaosWorld, running
 from rig.declared import SOURCES, Declared, Reference, Variant, document
 from windlass.store.base import Object, RecordState
 from windlass_adapters.base import External, State
-from windlass_adapters.testing.backend import Held
+from windlass_adapters.testing.held import Held
 from windlass_adapters.testing.oracles import check_quiet
 from windlass_adapters.testing.world import World
 from windlass_schemas import CloudEvent, Key, Reason, dump_resource, references_of

@@ -43,7 +43,7 @@ class Queue(Login):
         self.now += timedelta(seconds=self.slow)
         if self.away:
             raise TransientError("nobody answers")
-        row: JsonValue = ["1", "1", "N/A", self.state, "None", "", PLACE.job_name]
+        row: JsonValue = f"1|1|N/A|{self.state}|None||{PLACE.job_name}"
         return {"rows": [row], "records": {}, "submissions": {}, "waited": self.slow}
 
     async def live(self, seconds: float, watched: Watch) -> list[float]:

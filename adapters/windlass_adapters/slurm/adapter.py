@@ -6,7 +6,7 @@ node that is away makes observations Unknown, never absent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar, Literal, Self
@@ -32,6 +32,7 @@ from windlass_adapters.base import (
     Observation,
     Owner,
     ReadsLogs,
+    TellsChanges,
     TerminalError,
     TransientError,
     Update,
@@ -48,7 +49,7 @@ from windlass_adapters.slurm.params import SlurmParams
 from windlass_adapters.slurm.runs import Runs
 from windlass_adapters.slurm.staging import Staging
 from windlass_adapters.slurm.submission import Submitter
-from windlass_schemas import Job
+from windlass_schemas import Job, Key
 
 CALL_TIMEOUT = timedelta(seconds=180)
 PASSES_PER_SECOND = 500
@@ -60,7 +61,7 @@ AFTER_LOOK = 0.2
 _CLASSES: tuple[ErrorClass, ...] = (TransientError, WaitingError, TerminalError, AmbiguousError)
 
 
-class SlurmAdapter(Adapter, Measures, ReadsLogs):
+class SlurmAdapter(Adapter, Measures, ReadsLogs, TellsChanges):
     """One cluster."""
 
     params_model: ClassVar[type[BaseModel]] = SlurmParams
@@ -117,6 +118,9 @@ class SlurmAdapter(Adapter, Measures, ReadsLogs):
         self, externals: Sequence[tuple[Owner, External]]
     ) -> Mapping[External, Observation]:
         return await self._runs.observe(externals)
+
+    async def changed(self) -> Collection[Key]:
+        return await self._runs.changed()
 
     async def find(self, owner: Owner) -> Sequence[Found]:
         return await self._runs.find(owner) if owner.key.kind == "Job" else []

@@ -7,7 +7,7 @@ Nothing is concluded from a question that failed.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -34,6 +34,7 @@ from windlass_adapters.slurm.gathering import Gathering
 from windlass_adapters.slurm.jobs import RUN_ROLE
 from windlass_adapters.slurm.login import Login
 from windlass_adapters.slurm.naming import Place, owner_tag, place_of
+from windlass_adapters.slurm.news import News, Said
 from windlass_adapters.slurm.outcome import (
     LIVE,
     LOST,
@@ -48,7 +49,7 @@ from windlass_adapters.slurm.snapshot import Look, Order, Row
 from windlass_adapters.slurm.submission import Submitter
 from windlass_adapters.slurm.tails import Tails
 from windlass_adapters.slurm.watch import FORGET, Watch
-from windlass_schemas import Reason
+from windlass_schemas import Key, Reason
 
 TIDY = 60.0
 """Seconds between two times that what nobody asks for any more is forgotten."""
@@ -122,6 +123,7 @@ class Runs:
             self._ask_find, 200
         )
         self.watch = Watch(login, params)
+        self._news = News(self.watch, lambda place, look: judge(self._evidence(place, look)))
 
     # ---- hop 7
 
@@ -149,6 +151,7 @@ class Runs:
         if said == "gone":
             self._memory.pop(place, None)
             self.watch.forget(place)
+            self._news.forget(place)
 
     async def find(self, owner: Owner) -> list[Found]:
         """Every run of an owner. Raises AdapterError, also while a submission is not clear."""
@@ -195,8 +198,15 @@ class Runs:
         memory = asked.memory
         if memory.alive is None or asked.place.token in look.records:
             return None
-        rows = look.rows_of(asked.place.token, asked.place.job_name)
-        return memory.alive if rows == memory.rows else None
+        if look.rows_of(asked.place.token, asked.place.job_name) != memory.rows:
+            return None
+        if memory.alive.look_again != (patience := self._news.patience):
+            memory.alive = replace(memory.alive, look_again=patience)
+        return memory.alive
+
+    async def changed(self) -> Collection[Key]:
+        """Wait until a pass would see something new; the objects that it would see it of."""
+        return await self._news.changed()
 
     async def read_log(
         self, external: External, stream: Literal["stdout", "stderr"], offset: int
@@ -243,14 +253,19 @@ class Runs:
             said = await self._conclude(owner, external, place, verdict, order)
         except AdapterError as error:
             return Unknown.because(error)
-        if verdict.kind is Kind.ALIVE and place.token not in look.records:
+        if memory.over is not None:
+            return said
+        rows = look.rows_of(place.token, place.job_name)
+        self._news.say(place, Said(owner.key, verdict, rows))
+        if verdict.kind is Kind.ALIVE:
             assert isinstance(said, Found), "what is alive is found"
-            memory.rows = look.rows_of(place.token, place.job_name)
-            memory.alive = said if memory.rows else None
+            said = replace(said, look_again=self._news.patience)
+            if place.token not in look.records:
+                memory.rows, memory.alive = rows, said if rows else None
         return said
 
     def _evidence(self, place: Place, look: Look) -> Evidence:
-        memory = self._remember(place)
+        memory = self._memory.get(place) or self._remember(place)
         rows = look.rows_of(place.token, place.job_name)
         alive = any(row.state in LIVE for row in rows)
         memory.unseen = None if alive else memory.unseen or look.taken
@@ -289,6 +304,7 @@ class Runs:
         fetched = await self._fetching.fetch(place, order.outputs if order else {})
         if fetched.left:
             said = f"it ended well; {fetched.left >> 20} MiB of its outputs are still to be fetched"
+            self._news.press(owner.key)
             return _progressing(name, uid, said)
         if fetched.bad:
             missing = Verdict(Kind.BAD, fetched.bad, Reason.OUTPUT_MISSING, exit_code=0)
@@ -300,6 +316,7 @@ class Runs:
         self._remember(place).over = found
         self.watch.settle(place)
         self.watch.forget(place)
+        self._news.forget(place)
         self._forget_old()
         return found
 

@@ -110,6 +110,10 @@ class Look:
     """Names of live jobs that look like ours and have no folder."""
     whole: bool = False
     """Whether every run below the root was looked at."""
+    lines: Sequence[JsonValue] = ()
+    """What ``rows`` was read from."""
+    known: Mapping[str, Row] = field(default_factory=dict)
+    """The same, by the line: most of the next look's lines are the same again."""
 
     def rows_of(self, token: str, job_name: str) -> Sequence[Row]:
         """The queue's lines about one run."""
@@ -126,11 +130,18 @@ class Look:
         return [a for a in found if a.id.endswith(f"_{index}")] if index else found
 
 
-def parse_look(answer: Mapping[str, JsonValue], taken: float) -> Look:
-    """Read the login node's answer. Raises TransientError when it is none."""
-    rows: dict[str, list[Row]] = {}
-    for row in map(Row._make, _lines(answer.get("rows"), len(Row._fields))):
-        rows.setdefault(row.name, []).append(row)
+def parse_look(answer: Mapping[str, JsonValue], taken: float, before: Look | None = None) -> Look:
+    """Read the login node's answer. Raises TransientError when it is none.
+
+    ``before`` is the look that came before it: what has not changed since is not read again.
+    """
+    lines = answer.get("rows")
+    if not isinstance(lines, list):
+        raise TransientError("the look at the queue cannot be read")
+    if before is not None and before.lines == lines:
+        rows, known = before.rows, before.known
+    else:
+        rows, known = _rows(lines, before.known if before is not None else {})
     accounting: dict[str, list[Account]] | None = None
     if isinstance(answer.get("accounting"), list):
         accounting = {}
@@ -153,7 +164,32 @@ def parse_look(answer: Mapping[str, JsonValue], taken: float) -> Look:
     told = tuple(map(str, orphans)) if isinstance(orphans, list) else ()
     waited = answer.get("waited")
     slow = float(waited) if isinstance(waited, int | float) else 0.0
-    return Look(taken, rows, records, submissions, accounting, slow, orphans=told)
+    return Look(
+        *(taken, rows, records, submissions, accounting, slow),
+        orphans=told,
+        lines=lines,
+        known=known,
+    )
+
+
+def _rows(
+    lines: Sequence[JsonValue], before: Mapping[str, Row]
+) -> tuple[Mapping[str, Sequence[Row]], Mapping[str, Row]]:
+    """The queue's lines by name of the job, and by themselves."""
+    rows: dict[str, list[Row]] = {}
+    known: dict[str, Row] = {}
+    for line in lines:
+        if not isinstance(line, str):
+            continue
+        row = before.get(line)
+        if row is None:
+            fields = line.split("|", len(Row._fields) - 1)
+            if len(fields) != len(Row._fields):
+                continue
+            row = Row._make(fields)
+        known[line] = row
+        rows.setdefault(row.name, []).append(row)
+    return rows, known
 
 
 def expand(indices: str) -> frozenset[str]:

@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import cast
 
 from pydantic import JsonValue
 
@@ -59,6 +58,11 @@ class Watch:
     def looks(self) -> int:
         """How many were taken."""
         return self._login.counts.execs["look", "ok"]
+
+    @property
+    def newest(self) -> Look | None:
+        """The look that was taken last."""
+        return self._look
 
     @property
     def tracked(self) -> int:
@@ -128,7 +132,7 @@ class Watch:
         sweeping = started - self._swept_at > SWEEP_INTERVAL
         whole = self._look is None
         request: dict[str, JsonValue] = {
-            "runs": cast("list[JsonValue]", list(asked)),  # pairs: JSON has no others
+            "runs": " ".join(["/".join(place) for place in asked]),
             "fetched": [list(place) for place in settled],
             "all": whole,
             "accounting": accounting,
@@ -137,14 +141,15 @@ class Watch:
         answer = await self._login.call("look", request)
         self._settled -= settled
         self._swept_at = started if sweeping else self._swept_at
-        look = parse_look(answer, started)
+        look = parse_look(answer, started, self._look)
         return replace(look, covered=asked, whole=whole, has_accounting=accounting)
 
     def _after(self, look: Look, started: float) -> None:
         now = time.monotonic()
-        states = _states(look)
-        if states != self._states:
-            self._changed_at, self._states = now, states
+        if self._look is None or look.lines != self._look.lines:
+            states = _states(look)
+            if states != self._states:
+                self._changed_at, self._states = now, states
         quiet = now - self._changed_at > BUSY
         self._interval = min(self._interval * 1.5, self._idle) if quiet else self._poll
         pause = self._interval * random.uniform(0.9, 1.1)
@@ -155,7 +160,7 @@ class Watch:
         self._due = started + min(pause, LONGEST_PAUSE)
         counts = self._login.counts
         counts.look_seconds += now - started
-        counts.jobs = Counter(states.values())
+        counts.jobs = Counter((self._states or {}).values())
 
     def _failed(self, error: AdapterError) -> None:
         self._error = error if isinstance(error, TransientError) else TransientError(str(error))

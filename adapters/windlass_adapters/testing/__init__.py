@@ -1,6 +1,6 @@
 """The conformance kit: proof that a thing declared once exists once, for any adapter.
 
-- ``backend``, ``adapter``: a backend in memory with real faults, in three personalities.
+- ``backend``, ``adapter``: a backend in memory with real ``faults``, in three personalities.
 - ``documents``, ``world``: the real reconciler and the real SQLite store around an adapter.
 - ``oracles``: the five questions that are asked after everything.
 - ``schedules``, ``stories``, ``owners``: crash at every await, and two owners interleaved.
@@ -10,13 +10,13 @@ Only ``backend`` and ``adapter`` are imported here, so that a look at the fake c
 """
 
 from windlass_adapters.testing.adapter import MemoryAdapter
-from windlass_adapters.testing.backend import (
+from windlass_adapters.testing.backend import MemoryBackend
+from windlass_adapters.testing.held import Held
+from windlass_adapters.testing.personality import (
     DETERMINISTIC,
     PERSONALITIES,
     SERVER_CHOSEN,
     SLURM_LIKE,
-    Held,
-    MemoryBackend,
     Personality,
 )
 

@@ -31,7 +31,8 @@ from windlass_adapters.base import (
     Update,
     Wanted,
 )
-from windlass_adapters.testing.backend import Held, MemoryBackend, Name
+from windlass_adapters.testing.backend import MemoryBackend
+from windlass_adapters.testing.held import Held, Name
 from windlass_schemas import Deployment, Job, Model, digest_of, dump_resource
 
 

@@ -7,87 +7,27 @@ what is over, and let somebody else change what it holds. Nothing here is random
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 
-from windlass_adapters.base import (
-    Adapter,
-    AmbiguousError,
-    External,
-    Owner,
-    State,
-    TerminalError,
-    TransientError,
-    WaitingError,
-    Wanted,
-)
+from windlass_adapters.base import Adapter, External, Owner, State, TerminalError, Wanted
+from windlass_adapters.testing.faults import Faults
+from windlass_adapters.testing.held import START, Held, Name, Past, artifact
+from windlass_adapters.testing.personality import DETERMINISTIC, Personality
 from windlass_adapters.testing.port import KitBackend, Thing
-from windlass_schemas import Artifact, Reason
-
-_START = datetime(2030, 1, 1, tzinfo=UTC)
-
-Name = tuple[str, str]
-"""Role and backend id."""
-
-
-@dataclass(frozen=True)
-class Personality:
-    """How a backend names and remembers."""
-
-    name: str
-    deterministic: bool = True
-    """Whether we choose the names; otherwise the backend gives ids and two creates make two."""
-    claims: bool = False
-    """Whether a second create of one name has no effect: a client token, or a job that claims its
-    name when it starts and else ends at once."""
-    purge_after: timedelta | None = None
-    """How long after its end a run is still listed. Its id may be given again then; what the run
-    itself has written at its end stays."""
-
-
-DETERMINISTIC = Personality("deterministic")
-SERVER_CHOSEN = Personality("server-chosen", deterministic=False)
-SLURM_LIKE = Personality(
-    "slurm-like", deterministic=False, claims=True, purge_after=timedelta(minutes=5)
-)
-PERSONALITIES = (DETERMINISTIC, SERVER_CHOSEN, SLURM_LIKE)
-
-
-@dataclass
-class Held:
-    """One resource in the backend."""
-
-    external: External
-    owner_uid: str
-    digest: str
-    body: Mapping[str, JsonValue]
-    state: State
-    outputs: Mapping[str, Artifact] = field(default_factory=dict)
-    reason: Reason | None = None
-    message: str = ""
-    attempt_counts: bool = True
-    in_force: str | None = None
-    """The digest that still serves while a change is under way."""
-    since: datetime = _START
-    """When its state last changed."""
-    looks: int = 0
-    """How often it was looked at since."""
-
-
-_Past = tuple[datetime, int, dict[Name, Held]]
+from windlass_schemas import Reason
 
 
 def _epoch() -> datetime:
-    return _START
+    return START
 
 
 @dataclass
-class MemoryBackend(KitBackend):
+class MemoryBackend(Faults, KitBackend):
     """What exists, what was done to it, and what goes wrong next."""
 
     personality: Personality = DETERMINISTIC
@@ -95,14 +35,8 @@ class MemoryBackend(KitBackend):
     """A World sets its own."""
     held: dict[Name, Held] = field(default_factory=dict)
     """The truth, by role and id. Where names are deterministic, the id is the name."""
-    calls: Counter[str] = field(default_factory=Counter)
-    """How often each operation was asked for, by its name."""
     effects: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How often each effect happened, by effect (``create``, ``update``, ``delete``) and name."""
-    faults: dict[str, deque[Exception]] = field(default_factory=dict)
-    """Exceptions to raise instead of answering, by operation."""
-    lost_replies: Counter[str] = field(default_factory=Counter)
-    """How many of the next calls have their effect and no reply, by operation."""
     settles: bool = True
     """Whether what lasts changes at once; otherwise ``settle`` makes it so, or the next two."""
     settles_after: timedelta | None = None
@@ -115,7 +49,7 @@ class MemoryBackend(KitBackend):
     """What runs have written at their end, by role and name: survives the purge."""
     changes: int = 0
     """How often anything changed, whoever did it."""
-    _past: list[_Past] = field(default_factory=list)
+    _past: Past = field(default_factory=Past)
     _given: int = 0
     _free: list[str] = field(default_factory=list)
     _looks: int = 0
@@ -157,33 +91,12 @@ class MemoryBackend(KitBackend):
     def running(self) -> int:
         return sum(h.state is State.PROGRESSING for h in self.all("run"))
 
-    # -- faults ---------------------------------------------------------------------------------
-
-    def fail(self, operation: str, *errors: Exception) -> None:
-        """Let the next calls of an operation raise these, before any effect."""
-        self.faults.setdefault(operation, deque()).extend(errors)
-
-    def lose_request(self, operation: str, count: int = 1) -> None:
-        """Let the next calls never arrive; the caller cannot tell."""
-        self.fail(operation, *[AmbiguousError(f"no reply to {operation}")] * count)
-
-    def lose_reply(self, operation: str, count: int = 1) -> None:
-        """Let the next calls have their effect, and the caller not hear of it."""
-        self.lost_replies[operation] += count
+    # -- what each call meets ---------------------------------------------------------------------
 
     def call(self, operation: str) -> None:
-        """Count a call, and raise the fault that is armed for it."""
-        self.calls[operation] += 1
+        """Count a call and let time pass, then raise the fault that is armed for it."""
         self._pass_time(look=operation in ("observe_many", "find"))
-        armed = self.faults.get(operation)
-        if armed:
-            raise armed.popleft()
-
-    def reply(self, operation: str) -> None:
-        """Lose the reply, if that is armed."""
-        if self.lost_replies[operation] > 0:
-            self.lost_replies[operation] -= 1
-            raise AmbiguousError(f"no reply to {operation}")
+        super().call(operation)
 
     # -- looking --------------------------------------------------------------------------------
 
@@ -191,11 +104,7 @@ class MemoryBackend(KitBackend):
         """What a look sees: the truth, or an older state while there is lag."""
         if not self.lag and not self.lag_looks:
             return self.held
-        seen: Mapping[Name, Held] = {}
-        for at, looks, snapshot in self._past:
-            if at + self.lag <= self.clock() and looks + self.lag_looks <= self._looks:
-                seen = snapshot
-        return seen
+        return self._past.before(self.clock() - self.lag, self._looks - self.lag_looks)
 
     def named(self, role: str, name: str = "") -> Held:
         """The one resource of that role whose name starts so. Raises LookupError."""
@@ -356,33 +265,10 @@ class MemoryBackend(KitBackend):
     def note(self) -> None:
         """Remember the state as it is now, for looks that lag."""
         self.changes += 1
-        snapshot = {name: replace(held) for name, held in self.held.items()}
-        self._past.append((self.clock(), self._looks, snapshot))
-        del self._past[:-100]
+        self._past.note(self.clock(), self._looks, self.held)
 
 
 def _subject(name: str) -> str:
     """``default.train-<uid>-<digest>-a1`` without the uid."""
     head, _, rest = name.partition("-")
     return f"{head}-{rest[9:]}".rstrip("-")
-
-
-def artifact(content: str, name: str) -> Artifact:
-    """An artifact of that identity; there are no bytes behind it."""
-    data = content.encode()
-    return Artifact(digest="sha256:" + hashlib.sha256(data).hexdigest(), size=len(data), name=name)
-
-
-def throttled() -> Exception:
-    """The backend wants fewer calls."""
-    return TransientError("throttled: too many calls; asked again later")
-
-
-def out_of_quota() -> Exception:
-    """There is no room for more just now."""
-    return WaitingError("the quota is used up; asked again")
-
-
-def denied() -> Exception:
-    """Who we say we are is not believed, or may not do this."""
-    return TerminalError("access denied; renew the target's credentials")

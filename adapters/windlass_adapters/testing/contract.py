@@ -16,6 +16,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -33,16 +34,18 @@ from windlass_adapters.base import (
     Found,
     Owner,
     State,
+    TellsChanges,
     TerminalError,
     TransientError,
     WaitingError,
     Wanted,
 )
 from windlass_adapters.testing.adapter import MemoryAdapter
-from windlass_adapters.testing.backend import MemoryBackend, Personality
+from windlass_adapters.testing.backend import MemoryBackend
 from windlass_adapters.testing.documents import job, kept_file
+from windlass_adapters.testing.personality import Personality
 from windlass_adapters.testing.schedules import FAULTS, Depth, Theatre
-from windlass_schemas import Artifact, digest_of, key_of
+from windlass_schemas import Artifact, Key, digest_of, key_of
 
 CLASSES = (TransientError, WaitingError, TerminalError, AmbiguousError)
 LIMIT = 60.0
@@ -189,6 +192,44 @@ class AdapterContract(Schedules):
                     while not await _succeeded(adapter, owner, run):
                         await asyncio.sleep(0.05)
 
+    async def test_that_a_run_has_changed_is_told_to_whoever_listens(self, tmp_path: Path) -> None:
+        """Where an adapter tells of changes. It asks for patience only while somebody listens."""
+        async with self.open(tmp_path) as (rig, adapter):
+            for document in (d for d in rig.documents if d.resource.kind == "Job"):
+                if isinstance(adapter, TellsChanges):
+                    await self._listen(rig, adapter, document)
+
+    async def _listen(self, rig: Rig, adapter: Adapter, document: Document) -> None:
+        assert isinstance(adapter, TellsChanges)
+        owner = _owner(document)
+        run = (await _create(rig, adapter, document))[0].external
+        unheard = (await adapter.observe_many([(owner, run)]))[run]
+        assert isinstance(unheard, Found)
+        assert unheard.look_again is None, "nobody listens, and it asks for patience"
+        told, hint = set[Key](), asyncio.Event()
+
+        async def listen() -> None:
+            while True:
+                told.update(await adapter.changed())
+                hint.set()
+
+        listening = asyncio.create_task(listen())
+        try:
+            async with asyncio.timeout(LIMIT):
+                while (wait := await _patience(adapter, owner, run)) is None:
+                    await asyncio.sleep(0.05)
+                assert wait <= adapter.capabilities.resync_interval, "a lost hint costs too much"
+                await rig.finish(run)
+                ended = False
+                while not ended:
+                    await hint.wait()  # nobody asks before
+                    hint.clear()
+                    ended = await _succeeded(adapter, owner, run)
+            assert told == {owner.key}
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+
     async def test_removing_leaves_nothing_and_removing_again_is_no_error(
         self, tmp_path: Path
     ) -> None:
@@ -244,10 +285,12 @@ class AdapterContract(Schedules):
 class MemoryRig(Rig):
     """The memory adapter under the contract, in one personality."""
 
+    kind: type[MemoryAdapter] = MemoryAdapter
+
     def __init__(self, folder: Path, personality: Personality) -> None:
         self._backend = MemoryBackend(personality)
         context = AdapterContext("install", "default/memory", folder, ArtifactStore(folder / "a"))
-        kind = MemoryAdapter.for_backend(self._backend)
+        kind = self.kind.for_backend(self._backend)
         self.adapter = kind(context, kind.params_model())
         self.documents = (kept_file(), job())
 
@@ -282,6 +325,12 @@ def _attempt(wanted: Wanted) -> Wanted:
 
 def _desired(rig: Rig, document: Document) -> Desired:
     return Desired(_owner(document), document.resource, document.files, rig.inputs)
+
+
+async def _patience(adapter: Adapter, owner: Owner, run: External) -> timedelta | None:
+    seen = (await adapter.observe_many([(owner, run)]))[run]
+    assert isinstance(seen, Found)
+    return seen.look_again
 
 
 async def _succeeded(adapter: Adapter, owner: Owner, run: External) -> bool:

@@ -184,7 +184,8 @@ def _running(s: Situation, wanted: Wanted, active: ExternalRecord) -> Plan:
         step = replace(step, intent=replace(active, acted_at=s.now))
         return Plan(progressing(s, f"stopping {name}: {seen.retire}", sync="Synced"), (step,))
     message = seen.message or f"attempt {active.attempt} is running"
-    verdict = progressing(s, message, sync="Synced")
+    after = max(s.poll, seen.look_again.total_seconds()) if seen.look_again else None
+    verdict = progressing(s, message, sync="Synced", after=after)
     return Plan(replace(verdict, reason=seen.reason or verdict.reason, detail=seen.detail))
 
 

@@ -7,9 +7,7 @@ waits for a disk. The loop on the login node is the least that Slurm's own progr
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +18,6 @@ import asyncssh
 from bench.slurm.spent import Spent, measured
 from rig.slurm import Cluster
 
-ROOT = Path(__file__).resolve().parents[3]
 PEERS = ("submitit", "psij-python")
 
 
@@ -97,47 +94,6 @@ async def in_process(site: Cluster, count: int, at_once: int) -> Spent:
         with measured(site) as spent:
             await asyncio.gather(*(one(number) for number in range(count)))
         return spent
-
-
-def python_of_peers() -> Path:
-    """The Python of a venv with `PEERS`, by the versions of the lock; made when it is not there."""
-    folder = Path(os.environ.get("BENCH_VENVS", ROOT / ".bench")) / "slurm"
-    python = folder / "bin" / "python"
-    if not (folder / "whole").exists():
-        print(f"installing {' and '.join(PEERS)}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        lock = ["--require-hashes", "--only-binary", ":all:", "--no-deps", "-r"]
-        chosen = folder / "requirements.txt"
-        chosen.write_text(_locked(ROOT / "requirements" / "peers.txt"))
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *lock, str(chosen)], check=True)
-        (folder / "whole").touch()
-    return python
-
-
-def _locked(lock: Path) -> str:
-    """The lines of the lock about the peers and all that came with them."""
-    blocks: dict[str, str] = {}
-    name = ""
-    for line in lock.read_text().splitlines():
-        if line and line[0] not in " #":
-            name = line.partition("==")[0]
-            blocks[name] = ""
-        if name:
-            blocks[name] += f"{line}\n"
-    needed = list(PEERS)
-    for each in needed:
-        via = f"via {each}"
-        needed += [
-            other
-            for other, text in blocks.items()
-            if other not in needed and any(_names(line, each, via) for line in text.splitlines())
-        ]
-    return "".join(blocks[each] for each in needed)
-
-
-def _names(line: str, name: str, via: str) -> bool:
-    words = line.strip().removeprefix("#").strip()
-    return words in (name, via)
 
 
 def peer(site: Cluster, python: Path, name: str, folder: Path, count: int) -> Spent:

@@ -30,7 +30,9 @@ def look(site: Site, request: Request, _stream: BinaryIO) -> Answer:
         settle(site.folder(tag, token))
     rows = site.squeue()
     named = by_name(rows)
-    asked = [(tag, token) for tag, token in request["runs"]]
+    asked = [
+        (word[: word.index("/")], word[word.index("/") + 1 :]) for word in request["runs"].split()
+    ]
     if request["all"]:
         known = set(asked)
         for tag in listing(site.path("jobs")):
@@ -54,7 +56,7 @@ def look(site: Site, request: Request, _stream: BinaryIO) -> Answer:
         odd.update(odd_of(folder, records[token], rows_of(folder, named)))
     note_relaunches(site, odd)
     answer: Answer = {
-        "rows": [list(row) for row in rows],
+        "rows": ["|".join(row) for row in rows],  # only the name, the last one, may hold a bar
         "records": records,
         "submissions": submissions,
         "waited": site.waited,
