@@ -11,6 +11,7 @@ import pytest
 import structlog
 from xdist.workermanage import WorkerController
 
+from rig.leftovers import end_leftovers, mark_this_run
 from rig.postgres import Postgres, running_postgres
 from rig.rabbitmq import Broker, running_broker
 from windlass_adapters.testing.schedules import TALLY
@@ -30,9 +31,11 @@ def pytest_configure() -> None:
     """Say that no event loop is set: else asking for one makes one that nobody closes.
 
     And listen to Ctrl-C: a test run in a shell's background would hand its deafness to every
-    process that it starts.
+    process that it starts. And end what runs before this one have left behind.
     """
     asyncio.set_event_loop(None)
+    mark_this_run()
+    end_leftovers()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -2,17 +2,21 @@
 
 A model whose weights lie beside it (ONNX external data) is such a bundle, and so is the folder that
 a Job leaves as an output. It is unpacked once, beside the artifact store, and loaded from there:
-weights in files of their own are mapped and not read into the memory twice. Standard library only:
-a run keeps its own outputs, in a process that must start fast.
+weights in files of their own are mapped and not read into the memory twice. Who serves a
+model holds a lock on its folder; what nobody holds is collected, and unpacked again when wanted.
+Standard library only: a run keeps its own outputs, in a process that must start fast.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tarfile
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +24,10 @@ from windlass_adapters.content import path_of
 
 _MOST = 10_000
 """Files of one bundle."""
+_UNPACKED = "unpacked"
+SPARED = 3600.0
+"""Seconds since an unpacked archive was last asked for, in which it is not collected: whoever asked
+may not hold it yet."""
 
 
 class BundleError(Exception):
@@ -58,10 +66,33 @@ def model_file(root: Path, digest: str) -> Path:
     artifact = path_of(root, digest)
     if not _is_archive(artifact):
         return artifact
-    folder = root / "unpacked" / digest.partition(":")[2]
-    if not folder.is_dir():
+    folder = root / _UNPACKED / digest.partition(":")[2]
+    try:
+        os.utime(folder)
+    except FileNotFoundError:
         _unpack(artifact, folder)
+        collect(root)
     return _only_model(folder)
+
+
+def collect(root: Path) -> None:
+    """Remove the unpacked archives that nobody holds, and what an unpacking cut off has left."""
+    for folder in (root / _UNPACKED).glob("*"):
+        with suppress(OSError):  # held, or another was quicker
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Nothing, if it was asked for lately. Raises OSError if somebody holds a folder of it."""
+    with ExitStack() as held:
+        for parent, _, _ in os.walk(folder):
+            opened = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+            held.callback(os.close, opened)
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.time() - folder.stat().st_mtime > SPARED:
+            # By another name first: half a folder must not pass for a whole one.
+            draft = folder.with_name(f".draft-{folder.name.lstrip('.')}")
+            shutil.rmtree(folder.rename(draft))
 
 
 def _is_archive(path: Path) -> bool:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rig.serving import Serving, digest_of_file, tensor, until
 from windlass_adapters.artifacts import ArtifactStore
-from windlass_adapters.bundle import BundleError, files_below, model_file, pack
+from windlass_adapters.bundle import BundleError, collect, files_below, model_file, pack
 from windlass_adapters.local.inspection import inspect_order
 from windlass_adapters.local.models import ModelBody, ModelOrder
 from windlass_adapters.local.storage import save
@@ -47,6 +52,18 @@ def memory(serving: Serving, field: str) -> int:
     """Bytes, by the system's books of the process."""
     lines = Path(f"/proc/{serving.process.pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+@contextmanager
+def behind_an_address(folder: Path) -> Iterator[str]:
+    """A web server for the files of a folder."""
+    kind = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+        thread.join()
 
 
 SIZES = [64, pytest.param(1024, marks=pytest.mark.long)]
@@ -123,6 +140,50 @@ class TestThroughTheProduct:
         artifact = store.put_file(tmp_path / "m.tar.gz", "m.tar.gz")
         body = ModelBody(artifact=artifact, url=None, digest=None, format="onnx")
         assert self.inspect(tmp_path, body) == ("", "", artifact.digest)
+
+    def test_an_archive_behind_an_address_works_too(self, tmp_path: Path) -> None:
+        model = layers(tmp_path / "m", 4)
+        with tarfile.open(tmp_path / "m.tar", "w") as archive:
+            archive.add(model.parent, "m")
+        body = ArtifactStore(tmp_path / "other").put_file(tmp_path / "m.tar", "m.tar")
+        with behind_an_address(tmp_path) as url:
+            asked = ModelBody(artifact=None, url=f"{url}/m.tar", digest=None, format="onnx")
+            assert self.inspect(tmp_path, asked) == ("", "", body.digest)
+        with Serving(tmp_path / "state") as serving:
+            served = model_file(tmp_path / "store", body.digest)
+            serving.put("m", served)
+            assert serving.settle("m")["digest"] == digest_of_file(served)
+
+    def test_what_was_unpacked_is_collected_when_nobody_serves_from_it(
+        self, tmp_path: Path
+    ) -> None:
+        """A model that sleeps is loaded again from there: it counts as served."""
+        store = ArtifactStore(tmp_path / "store")
+        digests = []
+        for name in ("served", "forgotten", "young"):
+            model = layers(tmp_path / name, 4)
+            (model.parent / "name").write_text(name)
+            with tarfile.open(tmp_path / "a.tar", "w") as archive:
+                archive.add(model.parent, "m")
+            digests.append(store.put_file(tmp_path / "a.tar", "a.tar").digest)
+        served, forgotten, young = (model_file(store.root, digest) for digest in digests)
+        cut_off = store.root / "unpacked" / ".draft-cut"
+        cut_off.mkdir()
+        policy = {"min": 0, "max": 1, "metric": "requestsPerSecond", "target": 9, "down": 0.5}
+        row = {"inputs": [tensor("x", "FP32", [1, WIDTH], [1.0] + [0.0] * (WIDTH - 1))]}
+        with Serving(tmp_path / "state") as serving:
+            serving.deploy("m", served, autoscaling=policy)
+            until(lambda: serving.view("m")["replicas"] == 0, "it sleeps")
+            for folder in (served.parents[1], forgotten.parents[1], cut_off):
+                os.utime(folder, (0, 0))
+            collect(store.root)
+            assert [each.exists() for each in (served, forgotten, young)] == [True, False, True]
+            assert not cut_off.exists()
+            assert serving.infer("m", row).status_code == 200
+        os.utime(served.parents[1], (0, 0))
+        collect(store.root)
+        assert not served.exists()
+        assert model_file(store.root, digests[0]).exists(), "it is unpacked again when wanted"
 
     def test_a_model_without_its_weights_is_refused_with_what_to_do(self, tmp_path: Path) -> None:
         model = layers(tmp_path / "m", 4)

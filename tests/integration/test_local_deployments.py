@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -246,6 +247,63 @@ async def first_refusal(adapter: LocalAdapter, owner: Owner, create: Create) -> 
                 return error
         await asyncio.sleep(0.05)
     raise AssertionError("never refused")
+
+
+@pytest.mark.parametrize("others", [{"processes": 3}, {"processes": 1}])
+async def test_what_changes_on_the_target_is_said_and_several_processes_answer_all_the_time(
+    target: LocalTarget, others: dict[str, JsonValue]
+) -> None:
+    """Only from several processes to several can the next supervisor take over what serves."""
+    inputs = {SLOT: target.store.put_file(constant(target.root / "made.onnx", 3.0), "model.onnx")}
+    spec: dict[str, JsonValue] = {"model": "wine", "replicas": 2}
+    desired = target.desired("Deployment", "wine", spec, inputs=inputs, uid="u1")
+    target.params |= {"processes": 2}
+    async with target.adapter() as adapter:
+        before = await served(adapter, desired)
+    assert before.url is not None
+    pid = serving_pid(target)
+    target.params |= others
+    with Asking(before.url) as asking:
+        async with target.adapter() as adapter:
+            said = "the serving process starts anew for params.processes of the Target"
+            with pytest.raises(WaitingError, match=said) as refused:
+                await adapter.apply(desired.owner, create_of(adapter, desired))
+            after = await served(adapter, desired)
+    assert serving_pid(target) != pid
+    if others == {"processes": 3}:
+        assert "requests are answered all the time" in str(refused.value)
+        assert (after.url, asking.faults) == (before.url, [])
+        assert asking.answers
+    else:
+        assert "nobody answers requests meanwhile" in str(refused.value)
+
+
+class Asking:
+    """A client that asks all the time, on a new connection each time."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+        self.answers = 0
+        self.faults: list[str] = []
+
+    def __enter__(self) -> Asking:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            try:
+                reply = httpx.post(self._url, content=REQUEST, timeout=60, trust_env=False)
+                assert reply.status_code == 200, reply.text
+                self.answers += 1
+            except (httpx.HTTPError, AssertionError) as error:
+                self.faults.append(repr(error))
 
 
 async def test_another_port_on_the_target_moves_what_is_served(target: LocalTarget) -> None:

@@ -6,109 +6,19 @@ import hashlib
 import json
 import os
 import signal
-import socket
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
-import httpx
 import pytest
 
 from rig import onnx_models
-from rig.serving import Serving, tensor, until
+from rig.serving import until
+from rig.serving_fleet import ROW, Fleet, Load, answered, answered_by, once, one, posted
 
-ROW = {"inputs": [tensor("x", "FP32", [1, 2], [0, 0])]}
-BODY = json.dumps(ROW).encode()
 RETIREMENTS = 2
-
-
-class Fleet(Serving):
-    """A supervisor with its workers. Leaving kills all of them."""
-
-    def workers(self) -> dict[int, Path]:
-        """Folder by process id of each worker that takes part."""
-        found = {}
-        for folder in (self.state / "workers").glob("*"):
-            with suppress(OSError, ValueError):
-                found[int(json.loads((folder / "serving.json").read_text())["pid"])] = folder
-        return found
-
-    def processes(self) -> float:
-        """How many serve, by their own page."""
-        return self.series("windlass_serving_processes")
-
-    def series(self, name: str) -> float:
-        """One number of the page."""
-        lines = self.client.get("/metrics").text.splitlines()
-        return next(float(line.split()[-1]) for line in lines if line.startswith(name))
-
-    def kill(self) -> None:
-        super().kill()
-        for pid in self.workers():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-class Load:
-    """Clients that ask all the time, each answer checked; a new connection for each request."""
-
-    def __init__(self, fleet: Fleet, clients: int = 4, *, keep: bool = False) -> None:
-        self._port = fleet.port
-        self._keep = keep
-        self._stop = threading.Event()
-        self.values: Counter[tuple[float, float]] = Counter()
-        self.faults: list[str] = []
-        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
-
-    def __enter__(self) -> Load:
-        for each in self._threads:
-            each.start()
-        until(lambda: sum(self.values.values()) > 10 or bool(self.faults), "the load is on")
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        for each in self._threads:
-            each.join(60)
-
-    @property
-    def answers(self) -> int:
-        return sum(self.values.values())
-
-    def _ask(self) -> None:
-        client = HTTPConnection("127.0.0.1", self._port, timeout=60)
-        while not self._stop.is_set():
-            try:
-                status, body = posted(client)
-                assert status == 200, body
-                one, other = (tuple(o["data"]) for o in json.loads(body)["outputs"])
-            except (OSError, HTTPException, AssertionError) as error:
-                self.faults.append(f"{error!r}")
-                client.close()
-                continue
-            if one != other:
-                self.faults.append(f"mixed: {body!r}")
-            self.values[one] += 1
-            if not self._keep:
-                client.close()
-        client.close()
-
-
-def posted(client: HTTPConnection, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
-    """One request; the connection is made if there is none."""
-    client.request("POST", "/v2/models/m/infer", BODY, dict(headers or {}))
-    answer = client.getresponse()
-    return answer.status, answer.read()
-
-
-def once(fleet: Serving, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
-    """One request on a connection of its own."""
-    with closing(HTTPConnection("127.0.0.1", fleet.port, timeout=60)) as client:
-        return posted(client, headers)
 
 
 @pytest.fixture(scope="module")
@@ -121,23 +31,17 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture
 def both(fleet: Fleet) -> Fleet:
-    """A model that two processes serve, whatever the test before has done."""
+    """A model that two processes serve, whatever the test before has done.
+
+    Another Deployment wants two as well, so that none has to start anew for each test.
+    """
     if fleet.process.poll() is not None:
         fleet.start()
+    fleet.deploy("other", one(fleet), replicas=2)
     fleet.admin.delete("/deployments/m", params={"uid": "u1"})
     fleet.deploy("m", one(fleet), replicas=2)
     until(lambda: fleet.processes() == 2 and len(fleet.workers()) == 2, "two processes serve")
     return fleet
-
-
-def one(fleet: Fleet) -> Path:
-    """A model that answers 1."""
-    return onnx_models.constant(fleet.state.parent / "1.onnx", 1)
-
-
-def answered(fleet: Fleet) -> float:
-    """Requests that were answered, by the page of all processes."""
-    return fleet.series('windlass_serving_requests_total{code="200",deployment="m"}')
 
 
 def counted(fleet: Fleet) -> int:
@@ -166,6 +70,20 @@ def spread(fleet: Fleet, requests: int = 40) -> None:
         assert once(fleet)[0] == 200
 
 
+def spread_to_all(fleet: Fleet) -> int:
+    """Ask until every process has answered, which the kernel promises for no number of times."""
+    asked = 0
+
+    def everybody_has_answered() -> bool:
+        nonlocal asked
+        asked += 1
+        spread(fleet, 1)
+        return all(map(answered_by, fleet.workers().values()))
+
+    until(everybody_has_answered, "every process answers")
+    return asked
+
+
 class TestTogether:
     def test_one_process_serves_until_a_deployment_wants_more(self, fleet: Fleet) -> None:
         model = one(fleet)
@@ -181,24 +99,15 @@ class TestTogether:
 
     def test_numbers_statistics_and_usage_are_those_of_all(self, both: Fleet) -> None:
         before = counted(both)
-        spread(both)
-        assert answered(both) == 40
-        assert both.series('nv_inference_request_success{model="m"') == 40
+        asked = spread_to_all(both)
+        assert answered(both) == asked
+        assert both.series('nv_inference_request_success{model="m"') == asked
         stats = both.client.get("/v2/models/m/stats").json()["model_stats"]
-        assert [each["inference_stats"]["success"]["count"] for each in stats] == [40]
-        shares = [self._answered(folder) for folder in both.workers().values()]
-        assert sum(shares) == 40
-        assert all(shares), "the connections were shared out"
+        assert [each["inference_stats"]["success"]["count"] for each in stats] == [asked]
+        assert sum(map(answered_by, both.workers().values())) == asked
         both.process.terminate()
         assert both.process.wait(60) == 0
-        assert usage(both) == before + 40
-
-    @staticmethod
-    def _answered(folder: Path) -> int:
-        transport = httpx.HTTPTransport(uds=_short(folder / "admin.sock"))
-        with httpx.Client(transport=transport, base_url="http://worker") as client:
-            numbers = client.get("/report").json()["numbers"]
-        return int(numbers["deployments"]["m"]["requests"]["by_code"].get("200", 0))
+        assert usage(both) == before + asked
 
     def test_counts_never_go_back_when_a_process_ends(self, both: Fleet) -> None:
         spread(both)
@@ -221,11 +130,11 @@ class TestTogether:
         }
         file = tmp_path / "keys.json"
         file.write_text(json.dumps({"keys": [key]}))
-        more = ("--processes", "3", "--keys", str(file))
+        more = ("--processes", "2", "--keys", str(file))
         with Fleet(tmp_path / "state", 0, *more) as fleet:
             model = onnx_models.constant(tmp_path / "1.onnx", 1)
-            fleet.deploy("m", model, replicas=3, access="keys")
-            until(lambda: fleet.processes() == 3, "three processes serve")
+            fleet.deploy("m", model, replicas=2, access="keys")
+            until(lambda: fleet.processes() == 2, "two processes serve")
             key_sent = {"authorization": f"Bearer {secret}"}
             answers = Counter(once(fleet, key_sent)[0] for _ in range(20))
             assert answers == {200: 1, 429: 19}
@@ -347,6 +256,7 @@ class TestRetirement:
         self, both: Fleet, retirements: int
     ) -> None:
         """New connections all the time, and clients that keep theirs."""
+        self._alone(both)
         before = self._retired(both)
         with Load(both) as new, Load(both, keep=True) as kept:
             for turn in range(1, retirements + 1):
@@ -354,6 +264,11 @@ class TestRetirement:
                 until(lambda n=turn: self._retired(both) == before + n, "it has gone")  # type: ignore[misc]  # mypy: default
         assert (new.faults, kept.faults) == ([], [])
         assert new.answers > retirements * 2
+
+    @staticmethod
+    def _alone(fleet: Fleet) -> None:
+        """Nobody else wants two processes."""
+        fleet.admin.delete("/deployments/other", params={"uid": "u1"})
 
     @staticmethod
     def _retire(fleet: Fleet) -> None:
@@ -372,20 +287,23 @@ class TestRetirement:
         return fleet.log().count('"event": "retiring"')
 
     def test_a_client_that_keeps_its_connection_is_told_to_go(self, both: Fleet) -> None:
-        sockets = [socket.create_connection(("127.0.0.1", both.port)) for _ in range(12)]
-        ask = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-        for each in sockets:
-            each.sendall(ask)
-            assert b"connection: close" not in each.recv(4096)
-        TestRetirement._retire_one(both)
-        closed = 0
-        for each in sockets:
-            each.sendall(ask)
-            answer = each.recv(4096)
-            assert answer.startswith(b"HTTP/1.1 200 OK")
-            closed += b"connection: close" in answer
-            each.close()
-        assert 0 < closed < 12
+        clients: list[HTTPConnection] = []
+
+        def everybody_has_some() -> bool:
+            """The kernel does not promise to share them out: go on until it has."""
+            clients.append(HTTPConnection("127.0.0.1", both.port, timeout=60))
+            assert posted(clients[-1])[0] == 200
+            return all(map(answered_by, both.workers().values()))
+
+        until(everybody_has_some, "both processes have connections")
+        assert all(client.sock is not None for client in clients), "nobody was told to go"
+        self._alone(both)
+        self._retire_one(both)
+        assert [posted(client)[0] for client in clients] == [200] * len(clients)
+        gone = [client for client in clients if client.sock is None]
+        assert 0 < len(gone) < len(clients)
+        for client in clients:
+            client.close()
 
     @staticmethod
     def _retire_one(fleet: Fleet) -> None:
@@ -395,8 +313,3 @@ class TestRetirement:
         before = TestRetirement._retired(fleet)
         fleet.admin.put("/deployments/m", json=body)
         until(lambda: TestRetirement._retired(fleet) > before, "one retires")
-
-
-def _short(path: Path) -> str:
-    """The socket by a name that fits into an address."""
-    return f"/proc/self/fd/{os.open(path.parent, os.O_PATH)}/{path.name}"

@@ -258,11 +258,19 @@ class Deployments:
         async with self._starting:
             live = await asyncio.to_thread(self._server.look)
             if isinstance(live, Listening):
-                if self._server.is_as_wanted(live):
+                changed = self._server.differences(live)
+                if not changed:
                     await asyncio.to_thread(self._server.forget_refusal)
                     return live
                 await asyncio.to_thread(self._server.stop, live)
-                return None
+                names = ", ".join(f"params.{name}" for name in sorted(changed))
+                gap = "requests are answered all the time"
+                if not self._server.hands_over(live):
+                    gap = "nobody answers requests meanwhile"
+                raise WaitingError(
+                    f"the serving process starts anew for {names} of the Target; {gap}",
+                    reason=Reason.PROGRESSING,
+                )
             if live is None:
                 await asyncio.to_thread(self._server.start)
                 live = await asyncio.to_thread(self._server.look)

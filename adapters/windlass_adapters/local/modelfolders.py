@@ -28,6 +28,7 @@ from windlass_adapters.base import (
     Unknown,
     Update,
 )
+from windlass_adapters.bundle import collect
 from windlass_adapters.local import prepare
 from windlass_adapters.local.models import ARTIFACT_ROLE, ModelBody, ModelOrder, Prepared
 from windlass_adapters.local.processes import is_alive, launch, send
@@ -59,9 +60,10 @@ class ModelFolders:
         self._store = store
 
     def sweep(self) -> None:
-        """Remove what a killed daemon left half removed."""
+        """Remove what a killed daemon left half removed, and copies that nobody serves from."""
         for folder in self._root.glob(".trash-*"):
             shutil.rmtree(folder, ignore_errors=True)
+        collect(self._store.root)
 
     def observe(self, external: External) -> Observation:
         """What is known of that model."""
@@ -106,7 +108,10 @@ class ModelFolders:
         raise TransientError(f"model {wanted.name} could not be looked into; {log} may say why")
 
     def delete(self, owner: Owner, external: External) -> None:
-        """Forget a model. Its artifact stays in the store, where others may use it."""
+        """Forget a model. Its artifact stays in the store, where others may use it.
+
+        Unpacked copies go that nobody serves from, of this model and of those before it.
+        """
         folder = self._folder(external.name)
         record = load(folder / "model.json", ModelRecord)
         if record is None:
@@ -120,6 +125,7 @@ class ModelFolders:
             trash = Path(tempfile.mkdtemp(dir=self._root, prefix=".trash-"))
             folder.rename(trash / folder.name)
         shutil.rmtree(trash, ignore_errors=True)  # a rest is swept at the next start
+        collect(self._store.root)
 
     def _folder(self, name: str) -> Path:
         if not name or name.startswith(".") or "/" in name or "\0" in name:

@@ -22,8 +22,6 @@ def refuse_what_is_not_offered(deployment: Deployment, params: LocalParams) -> N
 def _not_offered(spec: DeploymentSpec, params: LocalParams) -> Iterator[str]:
     if spec.access is None and not _is_loopback(params.host):
         yield f"spec.access: the Target listens on {params.host}; say keys or public"
-    if params.grpc_port is not None and params.processes > 1:
-        yield "spec.params.grpcPort: goes with one process; take processes off the Target"
     if spec.resources.memory is not None:
         yield "spec.resources.memory: on a local Target say spec.params.memory of the Target"
     if spec.resources.gpus:

@@ -20,6 +20,8 @@ from windlass_schemas import Reason
 
 LAUNCHER_MODULE = "windlass_adapters.local.launcher"
 SERVING_MODULE = "windlass.serving"
+_OF_SUPERVISORS = frozenset({"processes", "memory", "accessLog", "idle"})
+"""Params that workers can follow one after the other, each replaced by one that does."""
 
 
 class Listening(BaseModel):
@@ -88,20 +90,21 @@ class Server:
         starting = read_process(self.folder / "starting.json")
         return Starting() if starting is not None and is_alive(starting) else None
 
-    def is_as_wanted(self, listening: Listening) -> bool:
-        """Whether it listens where the Target says."""
+    def differences(self, listening: Listening) -> set[str]:
+        """The Target's params that it does not follow; only another one can."""
         params = self._params
-        return (
-            listening.host == params.host
-            and params.port in (0, listening.port)
-            and (listening.grpc_port is None) == (params.grpc_port is None)
-            and params.grpc_port in (None, 0, listening.grpc_port)
-            and listening.memory == params.memory_bytes
-            and listening.tls == (params.tls is not None)
-            and listening.access_log == params.access_log
-            and listening.processes == params.processes
-            and listening.idle == params.idle.total_seconds()
-        )
+        grpc = (listening.grpc_port is None) == (params.grpc_port is None)
+        same = {
+            "host": listening.host == params.host,
+            "port": params.port in (0, listening.port),
+            "grpcPort": grpc and params.grpc_port in (None, 0, listening.grpc_port),
+            "memory": listening.memory == params.memory_bytes,
+            "tls": listening.tls == (params.tls is not None),
+            "accessLog": listening.access_log == params.access_log,
+            "processes": listening.processes == params.processes,
+            "idle": listening.idle == params.idle.total_seconds(),
+        }
+        return {name for name, is_same in same.items() if not is_same}
 
     def start(self) -> None:
         """Start one. What the last one complained of is kept until one listens."""
@@ -135,11 +138,20 @@ class Server:
             flags += ["--memory", str(params.memory_bytes)]
         return flags if self._keys is None else [*flags, "--keys", str(self._keys)]
 
+    def hands_over(self, listening: Listening) -> bool:
+        """Whether the next one can take over all that serves: both are supervisors."""
+        several = min(listening.processes, self._params.processes) > 1
+        return several and self.differences(listening) <= _OF_SUPERVISORS
+
     def stop(self, listening: Listening) -> None:
-        """Ask it to finish its requests and go; once, for a second time means at once."""
+        """Ask it to finish its requests and go; once, for a second time means at once.
+
+        Of a supervisor that the next one can follow only itself ends: its workers serve on.
+        """
         if self._stopping != listening.process:
             self._stopping = listening.process
-            send(listening.process, signal.SIGTERM)
+            softly = self.hands_over(listening)
+            send(listening.process, signal.SIGUSR1 if softly else signal.SIGTERM)
 
     def refusal(self) -> Refusal | None:
         """What the last serving process complained of, if none has listened since."""

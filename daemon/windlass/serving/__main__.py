@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _log_as_json()
     folder = Folder(options.state.absolute())
     try:
-        folder.hold()
+        # A worker whose folder is gone before it begins was given up by its supervisor's successor.
+        folder.hold(make=options.lead is None)
         _run(_work(folder, _place(options), _version()))
     except StartError as error:
         log.error("cannot start", message=str(error))  # noqa: TRY400 - the message says it all
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds until one without answer is replaced",
     )
     parser.add_argument("--lead", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--socket", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--socket", type=int, nargs="+", help=argparse.SUPPRESS)
     return parser
 
 
@@ -109,7 +110,7 @@ def _place(options: argparse.Namespace) -> Place:
         idle=options.idle,
         processes=options.processes,
         hung=options.hung_after,
-        lead=Lead(options.lead, options.socket) if options.lead else None,
+        lead=Lead(options.lead, *options.socket) if options.lead else None,
     )
 
 

@@ -33,10 +33,9 @@ class Batch:
         self.ended = ended
         self.cost = cost
         """Seconds that the run took of a processor: other work on the machine does not count."""
-        self.opening: bytes | None = None
-        """What all answers of one row begin with, once one is written."""
-        self.heads: dict[int, bytes] = {}
-        """JSON before the binary tensors of so many rows, once one is written."""
+        self.single: tuple[object, int, list[bytes]] | None = None
+        """Answers of one row each, once one is written: for which wish, the length of the JSON
+        before binary tensors, and the body of each row."""
         self.answered: list[Ask] = []
         """Those that want to be counted, all at once, when the answers are out."""
 
@@ -76,17 +75,12 @@ def _rows(result: Array) -> list[bytes]:
 class Ask:
     """One request in the queue. Exactly one of ``done`` and ``fail`` is called, in the loop."""
 
-    __slots__ = ("arrived", "expires", "inputs", "key", "outputs", "rows")
+    __slots__ = ("arrived", "expires", "question", "rows")
 
     def __init__(self, question: Question, gathers: bool, arrived: float) -> None:
-        wish = question.wish
-        self.inputs = question.inputs
-        """In the model's order."""
-        self.outputs = wish.names
-        self.rows = wish.rows if gathers else 0
+        self.question = question
+        self.rows = question.wish.rows if gathers else 0
         """Rows along the batch axis; 0 when this request must run alone."""
-        self.key = wish.key
-        """Requests with equal keys can run together."""
         self.arrived = arrived
         """By ``time.perf_counter``."""
         self.expires = float("inf")
@@ -115,13 +109,8 @@ def run(model: OnnxModel, asks: Sequence[Ask]) -> Batch | Exception:
     rows = sum(ask.rows for ask in asks)
     try:
         started, spent = time.perf_counter(), model.clock()
-        if len(asks) == 1:
-            inputs = first.inputs
-        else:
-            inputs = [
-                np.concatenate(parts) for parts in zip(*(a.inputs for a in asks), strict=True)
-            ]
-        results = model.run(inputs, first.outputs)
+        inputs = first.question.inputs if len(asks) == 1 else _together(asks, rows)
+        results = model.run(inputs, first.question.wish.names)
         ended, spent = time.perf_counter(), model.clock() - spent
     except Exception as error:
         return error
@@ -129,3 +118,12 @@ def run(model: OnnxModel, asks: Sequence[Ask]) -> Batch | Exception:
         model.batches = False
         return RunError("the outputs have other rows than the inputs")
     return Batch(results, rows or 1, started, ended, spent)
+
+
+def _together(asks: Sequence[Ask], rows: int) -> list[Array]:
+    """The inputs of several requests as one."""
+    questions = [ask.question for ask in asks]
+    raws = [question.raw for question in questions]
+    if all(raws):
+        return [questions[0].wish.together(raws, rows)]
+    return [np.concatenate(parts) for parts in zip(*(q.inputs for q in questions), strict=True)]

@@ -189,10 +189,10 @@ class BatchQueue:
                 self._drop(ask)
             elif not asks:
                 asks.append(ask)
-                rows, key = ask.rows, ask.key
+                rows, key = ask.rows, ask.question.wish.key
                 if not rows:
                     break
-            elif ask.rows and ask.key == key and rows + ask.rows <= most:
+            elif ask.rows and ask.question.wish.key == key and rows + ask.rows <= most:
                 asks.append(ask)
                 rows += ask.rows
             else:

@@ -95,7 +95,6 @@ class Call(Ask):
         "_caller",
         "_deployment",
         "_form",
-        "_question",
         "_served",
         "_used",
         "begun",
@@ -118,7 +117,6 @@ class Call(Ask):
         self._deployment = deployment
         self._served = served
         self._form = form
-        self._question = question
         self._caller = caller
         self._used = used
         self.begun = begun
@@ -135,7 +133,7 @@ class Call(Ask):
 
     def done(self, batch: Batch, start: int, stop: int) -> None:
         served = self._served
-        self._caller.reply(self._form.write(served, self._question, batch, start, stop))
+        self._caller.reply(self._form.write(served, self.question, batch, start, stop))
         self._used[0] += 1
         batch.answered.append(self)
         if self.copy is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from windlass.serving.holding import Hold, hold
 from windlass.serving.members import Members
 from windlass.serving.rollout import Rollout, Way
 from windlass.serving.scaling import Autoscaling, Metric
@@ -76,6 +77,8 @@ class Order:
     """Digest of the model file, if whoever orders wants to say."""
     body: bytes = field(default=b"", compare=False, repr=False)
     """The order as it came."""
+    held: Hold | None = field(default=None, compare=False, repr=False)
+    """Keeps the model's folder: it may have to be loaded again."""
 
     @property
     def version(self) -> str:
@@ -139,7 +142,8 @@ def parse_order(body: bytes) -> Order:
     if faults:
         raise ValueError("; ".join(faults))
     install, uid, key, digest, path = (document[field] for field in FIELDS)
-    return Order(install, uid, key, digest, Path(path), found, artifact, body)
+    model = Path(path)
+    return Order(install, uid, key, digest, model, found, artifact, body, hold(model))
 
 
 def _is_digest(text: str) -> bool:

@@ -41,10 +41,11 @@ class Folder:
         self.path = path
         self._lock = -1
 
-    def hold(self) -> None:
-        """Make the folder and lock it. Raises StartError."""
+    def hold(self, *, make: bool = True) -> None:
+        """Lock the folder, which is made if it is not there. Raises StartError."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if make:
+                self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / "serving.lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -137,8 +138,12 @@ def reachable(path: Path) -> str:
     return f"/proc/self/fd/{directory}/{path.name}"
 
 
-def public_socket(host: str, port: int) -> socket.socket:
-    """Listen where clients call. Raises StartError."""
+HTTP_SETTING = "params.port of the Target or WINDLASS_SERVING_PORT"
+GRPC_SETTING = "params.grpcPort of the Target"
+
+
+def public_socket(host: str, port: int, setting: str = HTTP_SETTING) -> socket.socket:
+    """Listen where clients call; ``setting`` is where the port comes from. Raises StartError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named because asyncio turns Nagle's algorithm off only where it is: without
     # that, an answer in two pieces waits 40 ms for the client's delayed acknowledgement.
@@ -150,8 +155,7 @@ def public_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            names = "params.port of the Target or WINDLASS_SERVING_PORT"
-            raise port_in_use(host, port, names) from None
+            raise port_in_use(host, port, setting) from None
         message = f"cannot listen on {host}:{port}: {error.strerror or error}; set another address"
         raise StartError(message, EXIT_FAILED, "BackendRefused") from None
     return listener
@@ -221,6 +225,8 @@ class Lead:
     """The supervisor's admin socket."""
     http: int
     """Descriptor of the listening socket."""
+    grpc: int | None = None
+    """The same for gRPC."""
 
 
 def start_ticks() -> int:

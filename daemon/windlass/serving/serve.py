@@ -11,7 +11,7 @@ import contextlib
 import gc
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -27,13 +27,14 @@ from windlass.serving.inference import Inference
 from windlass.serving.listener import Listener
 from windlass.serving.metrics import Metrics
 from windlass.serving.pages import Pages, Whole
-from windlass.serving.process import STOP_GRACE, Folder, Place, public_socket
+from windlass.serving.process import STOP_GRACE, Folder, Place, public_socket, reachable
 from windlass.serving.starting import again_and_again, plain_errors, stopping_by_signals
 from windlass.serving.usage import WRITE, Usage
 
 if TYPE_CHECKING:
     from windlass.serving.bus import InferenceBus
     from windlass.serving.fleet.led import Led
+    from windlass.serving.fleet.relay import Relay
 
 LOADERS = 2
 """Versions that are loaded at the same time, over all Deployments."""
@@ -50,6 +51,9 @@ async def serve(folder: Folder, place: Place, version: str) -> None:
     lead = place.lead
     shared = lead is not None
     public = socket.socket(fileno=lead.http) if lead else public_socket(place.host, place.port)
+    sockets = [public]
+    """Those that are shared with other processes, and handed on."""
+    relays: list[Relay] = []
     private = folder.admin_socket()
     port = public.getsockname()[1]
     metrics, limits = Metrics(), Limits(logged=place.logged)
@@ -64,7 +68,7 @@ async def serve(folder: Folder, place: Place, version: str) -> None:
         whole = _whole(place, metrics)
         front = Front(inference, Pages(inference, metrics, version, whole), metrics, limits)
         listener = Listener(front, limits, public, tls, shared=shared)
-        led = _led(deployments, metrics, listener, stop.set) if shared else None
+        led = _led(deployments, metrics, listener, relays, stop.set) if shared else None
         orders = Admin(deployments, version, stop.set, led.routes() if led is not None else ())
         admin = HttpServer(orders.app, private)
 
@@ -80,13 +84,18 @@ async def serve(folder: Folder, place: Place, version: str) -> None:
                 from windlass.serving.grpc_v2.server import Calls, GrpcServer
 
                 calls = Calls(inference, metrics, version, whole)
-                server = GrpcServer(calls, place, limits)
+                path = reachable(folder.path / "grpc.sock") if shared else None
+                server = GrpcServer(calls, place, limits, path)
                 await open_ports.enter_async_context(server)
-                grpc_port = server.port
+                grpc_port = place.grpc_port if shared else server.port
+                if lead is not None and lead.grpc is not None and path is not None:
+                    sockets.append(socket.socket(fileno=lead.grpc))
+                    relays.append(_relay(sockets[-1], path))
+                    open_ports.callback(relays[-1].stop)
             await open_ports.enter_async_context(listener)
             tasks.create_task(admin.run_until_stopped())
             if lead is not None:
-                open_ports.enter_context(_handed_on(folder, public))
+                open_ports.enter_context(_handed_on(folder, sockets))
             folder.announce(place.host, port, version, **place.said(grpc_port))
             where = {"host": place.host, "port": port, "grpc_port": grpc_port}
             log.info("serving", **where, pid=os.getpid(), version=version)
@@ -116,11 +125,21 @@ async def serve(folder: Folder, place: Place, version: str) -> None:
 
 
 def _led(
-    deployments: Deployments, metrics: Metrics, listener: Listener, stop: Callable[[], None]
+    deployments: Deployments,
+    metrics: Metrics,
+    listener: Listener,
+    relays: Sequence[Relay],
+    stop: Callable[[], None],
 ) -> Led:
     from windlass.serving.fleet.led import Led  # most processes have no supervisor
 
-    return Led(deployments, metrics, listener, stop)
+    return Led(deployments, metrics, listener, relays, stop)
+
+
+def _relay(shared: socket.socket, path: str) -> Relay:
+    from windlass.serving.fleet.relay import Relay  # most processes share no socket
+
+    return Relay(shared, path)
 
 
 def _whole(place: Place, metrics: Metrics) -> Whole | None:
@@ -131,10 +150,10 @@ def _whole(place: Place, metrics: Metrics) -> Whole | None:
     return numbers_of_all(place.lead.admin, metrics)
 
 
-def _handed_on(folder: Folder, public: socket.socket) -> socket.socket:
+def _handed_on(folder: Folder, sockets: list[socket.socket]) -> socket.socket:
     from windlass.serving.fleet.sharing import hand_on
 
-    return hand_on(folder.path, [public])
+    return hand_on(folder.path, sockets)
 
 
 def _bus(inference: Inference) -> InferenceBus | None:

@@ -7,7 +7,8 @@ numbers are made from it, whether one process serves or several.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TypeVar, cast
 
 from windlass.serving.numbers import LARGEST, PASSING, Requests, Runs
@@ -116,18 +117,14 @@ def _remains(tree: object) -> object:
     return type(tree)(**values)
 
 
-def within(past: Snapshot, now: Snapshot) -> Snapshot:
-    """The past of what is there now: labels of versions that are gone must not pile up."""
-    past.deployments = {
-        name: DeploymentNumbers(
-            each.requests,
-            {
-                version: numbers
-                for version, numbers in each.versions.items()
-                if version in now.deployments[name].versions
-            },
+def within(past: Snapshot, labels: Mapping[str, Collection[str]]) -> Snapshot:
+    """The past of what is still there, by the versions of each Deployment."""
+    deployments = {
+        name: replace(
+            each,
+            versions={v: numbers for v, numbers in each.versions.items() if v in labels[name]},
         )
         for name, each in past.deployments.items()
-        if name in now.deployments
+        if name in labels
     }
-    return past
+    return replace(past, deployments=deployments)

@@ -51,14 +51,18 @@ class Labels:
 def written(labels: Labels, question: Question, batch: Batch, start: int, stop: int) -> Reply:
     """The answer that lies in these rows of a batch, in the Open Inference Protocol v2."""
     wish = question.wish
+    if stop - start == 1 and wish.id is None and (wish.all_json or wish.all_binary):
+        single = batch.single
+        if single is None or single[0] is not wish:
+            single = batch.single = _single(labels, wish, batch)
+        _, length, bodies = single
+        if length:
+            return Reply(200, bodies[start], BINARY, None, length)
+        if bodies:
+            return Reply(200, bodies[start])
     if wish.all_json:
         texts = batch.texts
         if texts is not None:
-            opening = batch.opening
-            if opening is None:
-                batch.opening = opening = _opening_of_a_row(labels, wish, batch)
-            if opening and stop - start == 1 and wish.id is None:
-                return Reply(200, b"%b%b]}]}" % (opening, texts[0][start]))
             return Reply(200, _json(labels, wish, batch, texts, start, stop))
     elif wish.all_binary:
         raws = batch.raws
@@ -68,6 +72,24 @@ def written(labels: Labels, question: Question, batch: Batch, start: int, stop: 
     encoded = encode_response(request, batch.part(start, stop), labels.model, labels.version)
     kind = JSON if encoded.json_length is None else BINARY
     return Reply(200, encoded.body, kind, None, encoded.json_length)
+
+
+def _single(labels: Labels, wish: Wish, batch: Batch) -> tuple[Wish, int, list[bytes]]:
+    """The bodies of answers of one row and one output, all at once; none where that is not all."""
+    if len(batch.results) != 1 or batch.results[0].shape[:1] != (batch.rows,):
+        return wish, 0, []
+    shape = (1, *batch.results[0].shape[1:])
+    start = labels.start(None) + labels.opening(wish.outputs[0], shape)
+    if wish.all_json:
+        texts = batch.texts
+        start += b',"data":['
+        return wish, 0, [b"%b%b]}]}" % (start, text) for text in texts[0]] if texts else []
+    raws = batch.raws
+    if not raws or not raws[0]:
+        return wish, 0, []
+    raw, size = raws[0], len(raws[0]) // batch.rows
+    start += b',"parameters":{"binary_data_size":%d}}]}' % size
+    return wish, len(start), [start + raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 def _json(
@@ -87,23 +109,11 @@ def _json(
     return b"%b%b]}" % (labels.start(wish.id), b",".join(pieces))
 
 
-def _opening_of_a_row(labels: Labels, wish: Wish, batch: Batch) -> bytes:
-    """What comes before the numbers of an answer of one row and one output; or nothing."""
-    if len(batch.results) != 1 or batch.results[0].shape[0] != batch.rows:
-        return b""
-    shape = (1, *batch.results[0].shape[1:])
-    return b'%b%b,"data":[' % (labels.start(None), labels.opening(wish.outputs[0], shape))
-
-
 def _binary(
     labels: Labels, wish: Wish, batch: Batch, raws: Sequence[bytes], start: int, stop: int
 ) -> Reply:
     rows = stop - start
-    head = batch.heads.get(rows) if wish.id is None else None
-    if head is None:
-        head = _head(labels, wish, batch, rows)
-        if wish.id is None:
-            batch.heads[rows] = head
+    head = _head(labels, wish, batch, rows)
     if rows != batch.rows:
         sizes = [len(raw) // batch.rows for raw in raws]
         raws = [raw[start * n : stop * n] for raw, n in zip(raws, sizes, strict=True)]

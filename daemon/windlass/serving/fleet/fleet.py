@@ -49,7 +49,9 @@ class Fleet:
         self._seconds = 0.0
         self.ready = asyncio.Event()
         """Set when a worker takes connections."""
-        yard.find(self._books.close)
+        yard.find(self._close)
+        self._books.close_others({worker.name for worker in yard.workers})
+        self.write()
         self._restore()
 
     # What the admin socket calls
@@ -80,6 +82,7 @@ class Fleet:
         if record is not None:
             del self._records[name]
             self._keep()
+            self._forget()
             log.info("deployment removed", deployment=name, uid=uid)
         asked = [worker.remove(name, uid) for worker in self._yard.workers]
         if any(await asyncio.gather(*asked)):
@@ -123,13 +126,14 @@ class Fleet:
 
     async def stop(self) -> None:
         """Have all workers finish and end."""
-        await self._yard.stop(self._books.close)
+        await self._yard.stop(self._close)
         self.write()
 
     async def _round(self) -> None:
         wanted = max((each.replicas for each in self._records.values()), default=1)
-        await self._yard.tend(wanted, self._books.close)
+        await self._yard.tend(wanted, self._close)
         await self._yard.look()
+        self._forget()
         self._numbers = self._summed()
         self._decide()
         await asyncio.gather(*map(self._give, self._yard.workers))
@@ -226,6 +230,15 @@ class Fleet:
         self._leaving = {key: at for key, at in self._leaving.items() if now - at < 60.0}
 
     # The rest
+
+    def _close(self, worker: str, last: Snapshot | None) -> None:
+        """Keep what a worker has counted, before its folder goes."""
+        self._books.close(worker, last)
+        self.write()
+
+    def _forget(self) -> None:
+        """Counts of workers that are gone, for what is not there any more."""
+        self._books.keep({name: each.versions for name, each in self._records.items()})
 
     def _summed(self) -> Snapshot:
         return self._books.whole(self._yard.numbers())

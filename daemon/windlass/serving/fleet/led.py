@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from windlass.serving.deployments import Deployments
+from windlass.serving.fleet.relay import Relay
 from windlass.serving.fleet.words import LAST_WORDS, REPORT, SNAPSHOT, Report, Stand
 from windlass.serving.listener import Listener
 from windlass.serving.metrics import Metrics
@@ -38,11 +39,13 @@ class Led:
         deployments: Deployments,
         metrics: Metrics,
         listener: Listener,
+        relays: Sequence[Relay],
         stop: Callable[[], None],
     ) -> None:
         self._deployments = deployments
         self._metrics = metrics
         self._listener = listener
+        self._relays = relays
         self._stop = stop
         self._retiring: asyncio.Task[None] | None = None
 
@@ -69,6 +72,8 @@ class Led:
 
     async def _open(self, request: Request) -> Response:
         self._listener.start()
+        for relay in self._relays:
+            relay.start()
         return Response(status_code=204)
 
     async def _retire(self, request: Request) -> Response:
@@ -77,7 +82,11 @@ class Led:
         return Response(status_code=202)
 
     async def _leave(self) -> None:
+        for relay in self._relays:
+            relay.stop()
         await self._listener.retire(POLITE)
+        for relay in self._relays:
+            await relay.ended()
         self._stop()
 
     async def _settle(self, request: Request) -> Response:

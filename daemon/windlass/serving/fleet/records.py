@@ -81,6 +81,12 @@ class Record:
         self.failure = Failure(self.coming.digest, message)
         self.coming = self.trial = None
 
+    @property
+    def versions(self) -> set[str]:
+        """Those that a worker may have."""
+        orders = (self.order, self.in_force, self.coming)
+        return {each.version for each in orders if each is not None}
+
     def is_settled(self, stand: Stand | None, sent: Sent | None) -> bool:
         """Whether a worker has all that must be in force, or cannot have it."""
         if self.in_force is None:

@@ -50,15 +50,17 @@ class Worker:
         )
 
     @classmethod
-    def start(cls, folder: Path, arguments: Sequence[str], version: str, socket: int) -> Worker:
-        """A new one, which inherits the socket."""
+    def start(
+        cls, folder: Path, arguments: Sequence[str], version: str, sockets: Sequence[int]
+    ) -> Worker:
+        """A new one, which inherits the sockets."""
         folder.mkdir(parents=True)
         (folder / STARTED).write_text(json.dumps([version, *arguments]))
         command = [sys.executable, "-P", "-m", "windlass.serving", "--state", str(folder)]
         child = subprocess.Popen(
-            [*command, *arguments, "--socket", str(socket)],
+            [*command, *arguments, "--socket", *map(str, sockets)],
             stdin=subprocess.DEVNULL,
-            pass_fds=[socket],
+            pass_fds=sockets,
         )
         found = cls(folder, child.pid)
         found._child = child
@@ -96,10 +98,8 @@ class Worker:
 
     def last_words(self) -> Snapshot | None:
         """What it had counted, as it said at its end or before."""
-        try:
-            return SNAPSHOT.validate_json((self.folder / LAST_WORDS).read_bytes())
-        except (OSError, ValueError):
-            return self.report.numbers if self.report is not None else None
+        said = last_words(self.folder)
+        return said or (self.report.numbers if self.report is not None else None)
 
     def send(self, number: signal.Signals) -> None:
         """A signal, to this process and no other."""
@@ -151,10 +151,11 @@ class Worker:
 
     async def close(self) -> None:
         """Forget the process, which has ended, and remove its folder."""
+        # First and at once: the books know one closed worker with a folder, not two.
+        shutil.rmtree(self.folder, ignore_errors=True)
         await self._client.aclose()
         os.close(self._directory)
         os.close(self._watched)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _wish(self, path: str) -> None:
         try:
@@ -164,3 +165,11 @@ class Worker:
 
     async def _call(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
         return await self._client.request(method, path, content=body)
+
+
+def last_words(folder: Path) -> Snapshot | None:
+    """What the worker of that folder had counted, as it said at its end."""
+    try:
+        return SNAPSHOT.validate_json((folder / LAST_WORDS).read_bytes())
+    except (OSError, ValueError):
+        return None

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import structlog
 
-from windlass.serving.fleet.worker import Worker
+from windlass.serving.fleet.worker import Worker, last_words
 from windlass.serving.process import STOP_GRACE, Folder
 from windlass.serving.snapshot import Snapshot
 
 Close = Callable[[str, Snapshot | None], None]
-"""Told the name of a worker that has ended, and what it had counted."""
+"""Told the name of a worker that has ended, and what it had counted, before its folder goes."""
 _START = 60.0
 """Seconds that a new worker has for its first answer."""
 _STEADY = 30.0
@@ -35,7 +35,7 @@ class Start(NamedTuple):
 
     arguments: Sequence[str]
     version: str
-    socket: int
+    sockets: Sequence[int]
 
 
 class Yard:
@@ -69,7 +69,7 @@ class Yard:
                 log.info("found", worker=worker.name, pid=worker.pid)
                 self.workers.append(worker)
             else:
-                close(folder.name, None)
+                close(folder.name, last_words(folder))
                 shutil.rmtree(folder, ignore_errors=True)
 
     @property

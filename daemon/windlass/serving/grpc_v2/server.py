@@ -13,6 +13,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from windlass.serving.access import credential_of
+from windlass.serving.fleet.relay import AGE
 from windlass.serving.grpc_v2 import inference_pb2 as pb
 from windlass.serving.grpc_v2.messages import MessageForm
 from windlass.serving.http import Limits, Reply
@@ -20,7 +21,7 @@ from windlass.serving.inference import Inference, Waiting
 from windlass.serving.metrics import Metrics
 from windlass.serving.oip import model_metadata, server_metadata
 from windlass.serving.pages import Whole, all_statistics, index, load_or_unload
-from windlass.serving.process import STOP_GRACE, Certificate, Place, port_in_use
+from windlass.serving.process import GRPC_SETTING, STOP_GRACE, Certificate, Place, port_in_use
 
 SERVICE = "inference.GRPCInferenceService"
 _CODES = {
@@ -147,20 +148,25 @@ def _filled(kind: type[M], document: Mapping[str, object]) -> M:
 class GrpcServer:
     """The second port. Use inside ``async with``; leaving it lets the calls under way end."""
 
-    def __init__(self, calls: Calls, place: Place, limits: Limits) -> None:
+    def __init__(self, calls: Calls, place: Place, limits: Limits, unix: str | None = None) -> None:
+        """``unix`` is a socket to listen on in the place of a port."""
         host, port = place.host, place.grpc_port or 0
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         options = [
             ("grpc.max_receive_message_length", limits.body),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ]
+        if unix is not None:
+            address = f"unix:{unix}"
+            options += [("grpc.max_connection_age_ms", round(AGE * 1000))]
+            options += [("grpc.max_connection_age_grace_ms", STOP_GRACE * 1000)]
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((_handlers(calls),))
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             self.port: int = self._add(address, place.tls)
         except RuntimeError:
-            raise port_in_use(host, port, "params.grpcPort of the Target") from None
+            raise port_in_use(host, port, GRPC_SETTING) from None
 
     def _add(self, address: str, tls: Certificate | None) -> int:
         if tls is None:
