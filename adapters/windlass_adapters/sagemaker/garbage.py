@@ -62,11 +62,13 @@ class Garbage:
 
     async def _endpoints(self, living: Collection[str]) -> list[Orphan]:
         found = []
-        for name, known in list((await self._backend.inventory.endpoints.get()).items()):
+        endpoints = await self._backend.inventory.endpoints.get()
+        for name, known in list(endpoints.items()):
             if known.tags.get(OWNER_TAG) in living:
                 continue
             answer = await self._describe("Endpoint", name)  # a search may be late
             if answer is None:
+                endpoints.pop(name, None)
                 continue
             hourly = self._hourly(answer, known.tags)
             since = moment(answer, "CreationTime")

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -123,9 +123,10 @@ class Others:
         found = self._functions().list_functions() if self._used else ()
         return {function.function_arn: dict(function.tags) for function in found}
 
-    def roles(self) -> Collection[str]:
-        """The names of all roles, past all doors."""
-        return {role.name for role in self._iam().roles.values()} if self._used else set()
+    def roles(self) -> Mapping[str, Mapping[str, str]]:
+        """The tags of all roles by name, past all doors."""
+        roles = self._iam().roles.values() if self._used else ()
+        return {role.name: {tag["Key"]: tag["Value"] for tag in role.tags} for role in roles}
 
     def tags(self, bucket: str) -> Mapping[str, Mapping[str, str]]:
         """The tags of all that a bucket holds by key, past all doors."""
