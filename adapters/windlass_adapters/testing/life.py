@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import threading
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextvars import Context, ContextVar, copy_context
-from types import coroutine
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from windlass_adapters.testing.stepping import Cut, InlineExecutor, Killed, Steps
+from windlass_adapters.testing.stepping import Cut, InlineExecutor, Killed, Steps, driven
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -56,6 +56,7 @@ class StageLoop(asyncio.SelectorEventLoop):
         self._now = 0.0
         self._told: list[Callable[[float], None]] = []
         self._inline = InlineExecutor()
+        self._thread = threading.get_ident()
         super().__init__(selector)
         self.set_task_factory(_begin)
 
@@ -66,6 +67,21 @@ class StageLoop(asyncio.SelectorEventLoop):
     def tell(self, listener: Callable[[float], None]) -> None:
         """Say to somebody how many seconds pass, whenever some do."""
         self._told.append(listener)
+
+    def tell_no_more(self, listener: Callable[[float], None]) -> None:
+        """Who has gone need not be told, and is kept by nobody."""
+        self._told.remove(listener)
+
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        """What is done at once needs not be woken, which takes a word to a socket of one's own."""
+        if threading.get_ident() == self._thread:
+            return self.call_soon(callback, *args, context=context)
+        return super().call_soon_threadsafe(callback, *args, context=context)
 
     def _jump(self, seconds: float) -> None:
         self._now += seconds
@@ -118,27 +134,16 @@ class Life:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    @coroutine
-    def drive(self, running: Steps[T]) -> Generator[Any, Any, T]:
+    async def drive(self, running: Steps[T]) -> T:
         """Run one task's coroutine to its end, or to where its daemon dies."""
-        thrown: BaseException | None = None
-        while True:
-            cut = self._cut()
-            if not self.over.done():
-                thrown = self._interfere(cut.strike(running)) or thrown
-            if self.over.done():
-                cut.leave(running)
-                raise Killed
-            try:
-                waits = running.throw(thrown) if thrown is not None else running.send(None)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            thrown = None
-            try:
-                yield waits
-            except BaseException as error:  # the task is cancelled: that is for the inner one
-                thrown = error
+        return await driven(
+            running, lambda: self._strike(running), lambda dead: self._cut().leave(dead)
+        )
+
+    def _strike(self, running: Steps[Any]) -> BaseException | None:
+        """Whatever is cut next; no task of a dead daemon goes on."""
+        fault = None if self.over.done() else self._interfere(self._cut().strike(running))
+        return Killed() if self.over.done() else fault
 
     def _interfere(self, fault: BaseException | None) -> BaseException | None:
         """What to throw at the task that is about to go on."""
@@ -166,10 +171,6 @@ def _begin(
     life = _LIFE.get() if context is None else context.get(_LIFE)
     if life is None or not isinstance(running, Coroutine):
         return asyncio.Task(running, loop=loop, context=context)
-    task = asyncio.Task(_driven(life, running), loop=loop, context=context)
+    task = asyncio.Task(life.drive(running), loop=loop, context=context)
     life.adopt(task)
     return task
-
-
-async def _driven(life: Life, running: Steps[T]) -> T:
-    return await life.drive(running)

@@ -92,7 +92,7 @@ async def check_quiet(world: World, passes: int = QUIET_PASSES) -> None:
 
 async def check_truthful(world: World) -> None:
     """Oracle (d): who says Ready for a generation holds that very generation, live or succeeded."""
-    mark = (world.writes(), world.deaths, world.behind.changes)
+    mark = world.mark()
     if mark == world.seen_truthful:
         return  # neither the store nor the backend has changed since
     world.seen_truthful = mark

@@ -11,7 +11,7 @@ import asyncio
 import errno
 import inspect
 import os
-from collections.abc import Coroutine, Generator, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -48,6 +48,34 @@ class InlineExecutor(Executor):
         return done
 
 
+@coroutine
+def driven(
+    running: Steps[T],
+    strike: Callable[[], BaseException | None],
+    leave: Callable[[Steps[T]], None],
+) -> Generator[Any, Any, T]:
+    """Run a coroutine to its end; before each of its steps ``strike`` says what to throw into it.
+
+    At Killed it takes no step more, and is handed to ``leave`` as it is.
+    """
+    thrown: BaseException | None = None
+    while True:
+        thrown = strike() or thrown
+        if isinstance(thrown, Killed):
+            leave(running)
+            raise thrown
+        try:
+            waits = running.throw(thrown) if thrown is not None else running.send(None)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        thrown = None
+        try:
+            yield waits
+        except BaseException as error:  # the outer task is cancelled: that is for the inner one
+            thrown = error
+
+
 @dataclass
 class Cut:
     """Where to interfere. Each number counts steps since the interference before it."""
@@ -75,25 +103,9 @@ class Cut:
         else:
             self.dead.append(running)
 
-    @coroutine
-    def drive(self, running: Steps[T]) -> Generator[Any, Any, T]:
+    async def drive(self, running: Steps[T]) -> T:
         """Run a coroutine to its end, or to where it is cut."""
-        thrown: BaseException | None = None
-        while True:
-            thrown = self.strike(running) or thrown
-            if isinstance(thrown, Killed):
-                self.leave(running)
-                raise thrown
-            try:
-                waits = running.throw(thrown) if thrown is not None else running.send(None)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            thrown = None
-            try:
-                yield waits
-            except BaseException as error:  # the outer task is cancelled: that is for the inner one
-                thrown = error
+        return await driven(running, lambda: self.strike(running), self.leave)
 
     def bury(self) -> None:
         """Let go of the dead, when nothing of theirs matters any more."""

@@ -157,6 +157,8 @@ class World:
 
     async def close(self) -> None:
         """Stop, as a daemon does that is told to."""
+        if isinstance(loop := asyncio.get_running_loop(), StageLoop):
+            loop.tell_no_more(self._pass_by)
         for targets in (self.targets, *self._former):
             await targets.close()
         for life in self._lives:
@@ -237,9 +239,14 @@ class World:
     async def until(
         self, holds: Callable[[], Awaitable[bool]], limit: timedelta = timedelta(hours=6)
     ) -> None:
-        """Run one pass after the other until something holds. Bounded in time and in passes."""
+        """Run one pass after the other until something holds. Bounded in time and in passes.
+
+        It is asked again when the store or the backend has changed: it must speak of nothing else.
+        """
         end, most = self.now + limit, self.passes + MOST_PASSES
-        while not await holds():
+        asked: object = None
+        while (mark := self.mark()) == asked or not await holds():
+            asked = mark
             if self.now > end or self.passes > most:
                 found = [(str(o.key), o.status.condition("Ready")) for o in await self.store.list()]
                 raise AssertionError(
@@ -271,6 +278,10 @@ class World:
             return self.behind.running() == count
 
         await self.until(running)
+
+    def mark(self) -> tuple[int, int, int]:
+        """The same, as long as neither the store nor the backend has changed."""
+        return (self.writes(), self.deaths, self.behind.changes)
 
     def touches(self) -> int:
         """How often the store or the backend has been spoken to. For inline worlds."""

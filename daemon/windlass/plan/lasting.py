@@ -90,7 +90,7 @@ def _examine(s: Situation, wanted: Wanted, record: ExternalRecord | None) -> _Fi
         return _examine_absent(s, wanted, record)
     if seen.retire and record.state is RecordState.CREATED and _is_unchanged(s, wanted, record):
         return _stay_down(s, replace(record, message=seen.retire), seen)
-    known = replace(record, external_id=seen.external.external_id, absent_since=None)
+    known = _seen_there(record, seen)
     match seen.state:
         case State.DELETING:
             return _Finding(progressing(s, f"{wanted.role} {wanted.name} is being removed"))
@@ -208,7 +208,10 @@ def _examine_live(
     if not drift:
         if found.state is State.DEGRADED:
             return _Finding(_degraded(s, found), record=_created(known), found=found)
-        return _Finding(record=replace(_created(known), wanted=wanted), found=found)
+        made = _created(known)
+        return _Finding(
+            record=made if made.wanted == wanted else replace(made, wanted=wanted), found=found
+        )
     fields = ", ".join(f"{c.path}: {c.held!r} instead of {c.wanted!r}" for c in drift)
     message = f"{wanted.role} {wanted.name} was changed from outside: {fields}"
     if s.object.resource.policy.self_heal != "all":
@@ -260,8 +263,17 @@ def _degraded(s: Situation, found: Found) -> Verdict:
     return replace(verdict, stalled=False, reconciling=True)
 
 
+def _seen_there(record: ExternalRecord, found: Found) -> ExternalRecord:
+    """Our books once it was seen. Most passes find nothing new, and write no new books."""
+    id_ = found.external.external_id
+    if record.external_id == id_ and record.absent_since is None:
+        return record
+    return replace(record, external_id=id_, absent_since=None)
+
+
 def _created(record: ExternalRecord) -> ExternalRecord:
-    return replace(record, state=RecordState.CREATED)
+    created = record.state is RecordState.CREATED
+    return record if created else replace(record, state=RecordState.CREATED)
 
 
 def is_ignored(path: str, pointers: tuple[str, ...]) -> bool:

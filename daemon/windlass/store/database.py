@@ -22,7 +22,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from windlass.store.base import StoreError
 from windlass.store.queries import load_migrations, load_queries
@@ -36,12 +36,6 @@ TOGETHER = 32
 """Writes in one commit, at most."""
 FEW = 4
 """Writes in one commit that no clock is asked for."""
-
-
-class Look(Protocol):
-    """Asks one of the named statements."""
-
-    def __call__(self, statement: str, /, **values: Value) -> list[sqlite3.Row]: ...
 
 
 class Database:
@@ -187,20 +181,15 @@ class Database:
         found: sqlite3.Row | None = self.connection.execute(self._sql[statement], values).fetchone()
         return found
 
-    @contextmanager
-    def look(self) -> Iterator[Look]:
-        """Read as of one moment, at once: for a few rows by their key. Raises StoreError."""
+    def look(self, statement: str, /, **values: Value) -> list[sqlite3.Row]:
+        """Ask one statement at once, which is as of one moment: for a few rows by their key.
+
+        Raises StoreError.
+        """
         try:
-            self._reader.execute("BEGIN")
-            try:
-                yield self._look
-            finally:
-                self._reader.execute("ROLLBACK")
+            return self._reader.execute(self._sql[statement], values).fetchall()
         except sqlite3.OperationalError as error:
             raise StoreError(f"the database cannot be read ({error}); look at its disk") from error
-
-    def _look(self, statement: str, /, **values: Value) -> list[sqlite3.Row]:
-        return self._reader.execute(self._sql[statement], values).fetchall()
 
     async def close(self) -> None:
         """Close the file and end the thread. Closing again does nothing."""

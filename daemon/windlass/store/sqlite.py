@@ -58,13 +58,11 @@ class SqliteStore(Books):
         return self._db.connection.total_changes
 
     async def get(self, key: Key) -> Object | None:
-        with self._db.look() as look:
-            found = look("object_by_key", key=str(key))
+        found = self._db.look("object_by_key", key=str(key))
         return rows.object_of(found[0]) if found else None
 
     async def dependents(self, key: Key) -> Sequence[Key]:
-        with self._db.look() as look:
-            found = look("dependents", key=str(key))
+        found = self._db.look("dependents", key=str(key))
         return [Key.parse(row["from_key"]) for row in found]
 
     async def claim(self, key: Key) -> Claim | None:
