@@ -10,6 +10,7 @@ minutes on two cores:
     looks   controller RPCs of a look, by sdiag, at 10, N and 5 N jobs
     ends    how late an end is seen
     tick    CPU of a look at 10 N tracked jobs
+    daemon  how late the real daemon sees an end among N runs, and what it spends while they wait
 
 Everything shares the machine: the daemon's side, sshd, the login node and the controller. Nodes are
 drained while jobs are submitted, so that nothing starts: compute nodes are machines of their own.
@@ -32,6 +33,7 @@ from pathlib import Path
 
 from bench.peers import python_with
 from bench.slurm import others
+from bench.slurm.daemon import POLL, lateness
 from bench.slurm.spent import Spent, measured
 from rig.hpc import Hpc, create_of
 from rig.slurm import Cluster, cluster
@@ -265,6 +267,15 @@ async def ends(site: Cluster, folder: Path, report: Report, _jobs: int) -> None:
     drain(site)
 
 
+async def daemon(site: Cluster, folder: Path, report: Report, jobs: int) -> None:
+    """Through commit, daemon and status: the ends of 100 of N runs."""
+    late = await asyncio.to_thread(lateness, site, folder / "daemon", jobs, FEW)
+    p95 = statistics.quantiles(late, n=20)[-1]
+    what = f"end seen by the daemon among {jobs} runs, p95 of {FEW}, poll {POLL:g} s"
+    report.figure(what, p95, "s", most=POLL + 2)
+    drain(site)
+
+
 Piece = Callable[[Cluster, Path, Report, int], Awaitable[None]]
 PIECES: dict[str, Piece] = {
     "submit": submit,
@@ -272,6 +283,7 @@ PIECES: dict[str, Piece] = {
     "looks": looks,
     "ends": ends,
     "tick": tick,
+    "daemon": daemon,
 }
 
 

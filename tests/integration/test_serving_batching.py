@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
+import platform
 import random
 import socket
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import pytest
 
 from rig import onnx_models
 from rig.serving import Serving, tensor, under_way, until
+from windlass.serving.turns import TURN
 
 LONG = 1_000_000.0
 """Rounds of ``stall``: half a second and more."""
@@ -234,6 +237,23 @@ def test_a_run_that_never_ends_costs_its_own_request_and_no_other(
     assert response.status_code == 504
     assert "longer than maxRun" in response.json()["error"]
     assert serving.view("hangs")["hung"] == 1
+
+
+def test_every_thread_takes_short_turns(serving: Serving) -> None:
+    """Those that were there, and those that a heavy model has needed since."""
+    with held_up(serving, "stall"):
+        pass
+    turns = {turn(int(each.name)) for each in Path(f"/proc/{serving.process.pid}/task").iterdir()}
+    major, minor = map(int, platform.release().split(".")[:2])
+    assert turns == {TURN if (major, minor) >= (6, 12) else 0}
+
+
+def turn(thread: int) -> int:
+    """Nanoseconds of its turns on a processor, as the system has been asked."""
+    attributes = ctypes.create_string_buffer(48)
+    number = {"x86_64": 315, "aarch64": 275}[platform.machine()]
+    assert ctypes.CDLL(None).syscall(number, thread, attributes, 48, 0) == 0
+    return int.from_bytes(attributes.raw[24:32], "little")
 
 
 def test_a_light_model_answers_while_a_heavy_one_works(serving: Serving) -> None:

@@ -29,6 +29,13 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
         yield process
 
 
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """One for all who only look."""
+    with Serving(tmp_path_factory.mktemp("standing") / "state") as process:
+        yield process
+
+
 @pytest.fixture
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -50,18 +57,18 @@ def refuses(port: int) -> bool:
 
 
 class TestStart:
-    def test_it_announces_who_it_is_and_where(self, serving: Serving) -> None:
-        said = serving.announcement
+    def test_it_announces_who_it_is_and_where(self, standing: Serving) -> None:
+        said = standing.announcement
         fields = Path(f"/proc/{said['pid']}/stat").read_text().rpartition(")")[2].split()
-        assert said["pid"] == serving.process.pid
+        assert said["pid"] == standing.process.pid
         assert said["start_ticks"] == int(fields[19])
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         assert (said["boot_id"], said["host"]) == (boot, "127.0.0.1")
-        health = serving.admin.get("/healthz").json()
+        health = standing.admin.get("/healthz").json()
         assert health == {"status": "ok", "pid": said["pid"], "version": said["version"]}
 
-    def test_only_its_user_can_open_the_admin_socket(self, serving: Serving) -> None:
-        mode = (serving.state / "admin.sock").stat().st_mode
+    def test_only_its_user_can_open_the_admin_socket(self, standing: Serving) -> None:
+        mode = (standing.state / "admin.sock").stat().st_mode
         assert stat.S_ISSOCK(mode)
         assert stat.S_IMODE(mode) == 0o600
 
@@ -69,14 +76,14 @@ class TestStart:
         with Serving(tmp_path / ("long" * 30) / ("longer" * 20)) as serving:
             assert serving.admin.get("/healthz").status_code == 200
 
-    def test_a_second_process_for_the_same_folder_ends_with_75(self, serving: Serving) -> None:
-        before = serving.announcement
-        second = attempt(serving.state, 0)
+    def test_a_second_process_for_the_same_folder_ends_with_75(self, standing: Serving) -> None:
+        before = standing.announcement
+        second = attempt(standing.state, 0)
         assert second.returncode == 75
         assert "another serving process holds" in second.stderr
-        assert serving.announcement == before
-        assert not (serving.state / "error.json").exists()
-        assert serving.admin.get("/healthz").status_code == 200
+        assert standing.announcement == before
+        assert not (standing.state / "error.json").exists()
+        assert standing.admin.get("/healthz").status_code == 200
 
     def test_a_port_in_use_ends_it_with_98_and_says_what_to_do(self, tmp_path: Path) -> None:
         state = tmp_path / "state"
@@ -146,13 +153,13 @@ class TestStop:
 
     @pytest.mark.parametrize("processes", ["1", "2"])
     def test_what_is_deployed_or_asked_for_keeps_it(self, tmp_path: Path, processes: str) -> None:
-        more = ("--idle", "2", "--processes", processes)
+        more = ("--idle", "1.5", "--processes", processes)
         with Serving(tmp_path / "state", 0, *more) as serving:
-            for _ in range(10):
-                time.sleep(0.4)
+            for _ in range(8):
+                time.sleep(0.3)
                 assert serving.admin.get("/deployments").status_code == 200
             serving.deploy("m", onnx_models.constant(tmp_path / "m.onnx", 1))
-            time.sleep(4)
+            time.sleep(2.5)
             assert serving.process.poll() is None
             assert serving.infer("m", ONE_ROW).status_code == 200
             serving.admin.delete("/deployments/m", params={"uid": "u1"})
@@ -164,10 +171,10 @@ class TestStop:
         serving.process.terminate()
         assert serving.process.wait(20) == 0
 
-    def test_a_terminal_that_goes_away_does_not_end_it(self, serving: Serving) -> None:
-        os.kill(serving.process.pid, signal.SIGHUP)
-        assert serving.admin.get("/healthz").status_code == 200
-        assert serving.process.poll() is None
+    def test_a_terminal_that_goes_away_does_not_end_it(self, standing: Serving) -> None:
+        os.kill(standing.process.pid, signal.SIGHUP)
+        assert standing.admin.get("/healthz").status_code == 200
+        assert standing.process.poll() is None
 
     def test_after_a_kill_it_starts_again_on_the_same_port_and_takes_orders(
         self, tmp_path: Path, free_port: int

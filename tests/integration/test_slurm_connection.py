@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncssh
@@ -101,6 +103,62 @@ async def test_a_key_that_is_refused_is_not_tried_in_a_storm(site: Cluster, tmp_
     assert "does not let us in" in str(error)
 
 
+def locked(key: Path, copy: Path, words: str) -> Path:
+    """A copy of a key with a passphrase, as ssh-keygen makes it."""
+    shutil.copyfile(key, copy)
+    copy.chmod(0o600)
+    lock = ["ssh-keygen", "-q", "-p", "-P", "", "-N", words, "-f", str(copy)]
+    subprocess.run(lock, check=True, capture_output=True)
+    return copy
+
+
+async def test_a_key_with_a_passphrase_is_opened_with_it(
+    site: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ssh-keygen makes them today. A wrong passphrase is told, and never itself."""
+    key, words = locked(site.login.key, tmp_path / "key", "right words"), tmp_path / "words"
+    words.write_text("right words\n")
+    monkeypatch.setenv("WORDS", "wrong words")
+    error = await refusal(Hpc(site, tmp_path, key=f"file:{key}", passphrase="env:WORDS"))
+    assert (error.reason, "params.passphrase" in str(error)) == (Reason.UNAUTHORIZED, True)
+    assert "wrong words" not in str(error)
+    hpc = Hpc(site, tmp_path, key=f"file:{key}", passphrase=f"file:{words}")
+    monkeypatch.setenv("WORDS", "right words")
+    again = Hpc(site, tmp_path, key=f"file:{key}", passphrase="env:WORDS")
+    for each in (hpc, again):
+        async with each.adapter() as adapter:
+            assert await adapter.find(each.shell("true").owner) == []
+
+
+@pytest.fixture
+def agent(
+    site: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], object]]:
+    """An agent without keys, and no keys of whoever runs this; called, it gets the right one."""
+    socket = site.layout.folder / "agent"
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    running = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
+    add = ["ssh-add", "-q", str(site.login.key)]
+    try:
+        site.await_state(socket.exists, "an agent")
+        yield lambda: subprocess.run(add, check=True, capture_output=True)
+    finally:
+        running.terminate()
+        running.wait(10)
+
+
+async def test_without_a_key_the_agent_is_asked(
+    site: Cluster, tmp_path: Path, agent: Callable[[], object]
+) -> None:
+    """The key never leaves the agent, and no file of ours names it."""
+    hpc = Hpc(site, tmp_path, key=None)
+    assert (await refusal(hpc)).reason is Reason.UNAUTHORIZED
+    agent()
+    async with hpc.adapter() as adapter:
+        assert await adapter.find(hpc.shell("true").owner) == []
+
+
 async def test_trusting_anybody_must_be_spelled_out_and_warns(
     site: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,20 +224,31 @@ def counted(adapter: SlurmAdapter) -> dict[str, float]:
     return {" ".join([n.name, *n.labels.values()]): n.value for n in adapter.numbers()}
 
 
-async def test_one_look_is_one_question_however_many_jobs(site: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "count", [30, *(pytest.param(n, marks=pytest.mark.long) for n in (1000, 5000))]
+)
+async def test_one_look_is_one_command_and_one_question_however_many_jobs(
+    site: Cluster, tmp_path: Path, count: int
+) -> None:
     """To the controller, filtered over there; never its whole table."""
-    hpc = Hpc(site, tmp_path, limits={"poll": "10s"})
-    jobs = [hpc.shell("sleep 30", f"job-{n}", uid=f"{n:016}") for n in range(30)]
+    hpc = Hpc(site, tmp_path, limits={"poll": "1s", "idlePoll": "1s", "batch": 500})
+    options: JsonValue = {"partition": "closed", "coalesce": count > 30}
+    jobs = [hpc.shell("true", f"job-{n}", uid=f"{n:016}", options=options) for n in range(count)]
     async with hpc.adapter() as adapter:
         made = await asyncio.gather(*(start(adapter, job) for job in jobs))
-        site.sdiag_reset()
         asked = [(j.owner, f.external) for j, f in zip(jobs, made, strict=True)]
-        for _ in range(3):
+        await adapter.observe_many(asked)  # which also looks at what nobody asked for
+        site.sdiag_reset()
+        before = counted(adapter)
+        while (looks := counted(adapter)["slurm_looks"] - before["slurm_looks"]) < 3:
             seen = await adapter.observe_many(asked)
             assert all(isinstance(each, Found) for each in seen.values())
-        counted = site.sdiag()
-        assert counted.get("REQUEST_JOB_USER_INFO", 0) == 1
-        assert counted.get("REQUEST_JOB_INFO", 0) == 0
+            await asyncio.sleep(0.1)
+        names = {name for name in counted(adapter) if name.startswith("slurm_execs")}
+        execs = sum(counted(adapter)[name] - before.get(name, 0) for name in names)
+        questions = {n: asks for n, asks in site.sdiag().items() if n.startswith("REQUEST_JOB")}
+        assert (execs, questions) == (looks, {"REQUEST_JOB_USER_INFO": looks})
+        site.admin("scancel", "--user", site.user.name)
 
 
 async def test_a_login_node_that_goes_and_comes_back_changes_no_run(

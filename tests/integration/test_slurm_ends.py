@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
-from rig.hpc import Hpc, observed, settled, start, until
+from rig.hpc import Hpc, observed, outputs_of, ran, settled, start, until
 from rig.slurm import Cluster, cluster
 from rig.slurm_site import Site
-from windlass_adapters.base import State, WaitingError
+from windlass_adapters.base import State, TerminalError, WaitingError
 from windlass_adapters.slurm import SlurmAdapter
 from windlass_schemas import Reason
 
@@ -109,3 +110,31 @@ async def test_a_job_that_its_node_cannot_start_uses_up_no_attempt_and_is_no_can
     assert (found.state, found.reason) == (State.FAILED, Reason.RUN_LOST), found
     assert "could not start it" in found.message
     assert not found.attempt_counts
+
+
+async def test_a_run_goes_where_its_reservation_and_its_constraint_say(tmp_path: Path) -> None:
+    """What the site does not have is refused in its own words."""
+    with cluster(Site(nodes=2)) as site:
+        site.admin("scontrol", "update", "nodename=n2", "availablefeatures=fast")
+        site.admin("scontrol", "update", "nodename=n2", "activefeatures=fast")
+        users = f"users={site.user.name}"
+        lab = ["reservationname=lab", "starttime=now", "duration=60", users, "nodes=n1"]
+        site.admin("scontrol", "create", "reservation", *lab)
+        hpc = Hpc(site, tmp_path)
+        where = 'echo "$SLURM_JOB_NODELIST $SLURM_JOB_RESERVATION" > out'
+        asked: list[dict[str, JsonValue]] = [
+            {"reservation": "lab"},
+            {"constraint": "fast"},
+            {"reservation": "nobodys"},
+            {"constraint": "slow"},
+        ]
+        jobs = [
+            hpc.shell(where, f"job-{n}", uid=f"{n:016}", outputs={"out": "out"}, options=options)
+            for n, options in enumerate(asked)
+        ]
+        async with hpc.adapter() as adapter:
+            found = await asyncio.gather(*(ran(adapter, job) for job in jobs[:2]))
+            for job, words in zip(jobs[2:], ("reservation", "[Ff]eature"), strict=True):
+                with pytest.raises(TerminalError, match=words):
+                    await start(adapter, job)
+    assert [outputs_of(hpc, each)["out"] for each in found] == [b"n1 lab\n", b"n2 \n"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from rig.hpc import (
 from rig.slurm import Cluster, cluster
 from rig.slurm_site import Site
 from windlass_adapters.base import Found, State, TerminalError
+from windlass_adapters.bundle import pack
 from windlass_adapters.slurm import SlurmAdapter
 from windlass_schemas import Reason
 
@@ -142,6 +144,46 @@ async def test_an_output_that_is_missing_or_leads_away_fails_the_run(
     away = await ran(adapter, hpc.shell("ln -s /etc/passwd model", "b", outputs={"m": "model"}))
     assert away.reason is Reason.OUTPUT_MISSING
     assert "leads out of the working directory" in away.message
+
+
+@pytest.mark.parametrize("size", [10, 9_000_000], ids=["small", "large"])
+async def test_a_folder_is_one_artifact_as_on_a_local_target(
+    hpc: Hpc, adapter: SlurmAdapter, size: int, tmp_path: Path
+) -> None:
+    """The same archive for the same files, whatever their order; nothing of it stays over there."""
+    make = f"mkdir -p out/deep; head -c {size} /dev/zero > out/deep/b; echo a > out/a"
+    job = hpc.shell(make, outputs={"all": "out"})
+    found = await ran(adapter, job)
+    assert found.state is State.SUCCEEDED, found.message
+    files = {"a": b"a\n", "deep/b": bytes(size)}
+    for name, content in files.items():
+        (tmp_path / name.replace("/", "-")).write_bytes(content)
+    archive = io.BytesIO()
+    pack({name: tmp_path / name.replace("/", "-") for name in files}, archive)
+    assert outputs_of(hpc, found)["all"] == archive.getvalue()
+    assert found.outputs["all"].name == "out"
+    other = await start(adapter, hpc.shell("true", "other", uid="a" * 16))
+    await settled(adapter, hpc.shell("true", "other", uid="a" * 16).owner, other.external)
+    assert not (hpc.run_folder(job.owner, found.external) / "packed").exists()
+
+
+NO_FOLDERS = {
+    "mkdir out": "is an empty folder",
+    "mkdir out; ln -s /etc out/etc": "holds etc, which is no regular file",
+    "mkdir out; mkfifo out/pipe": "holds pipe, which is no regular file",
+    "mkdir out; echo 1 > out/a; chmod 0 out/a": "holds a, which cannot be read",
+}
+
+
+async def test_a_folder_that_cannot_be_kept_fails_the_run(hpc: Hpc, adapter: SlurmAdapter) -> None:
+    """Links are not followed, and nothing hangs on a pipe."""
+    jobs = [
+        hpc.shell(make, f"job-{n}", uid=f"{n:016}", outputs={"all": "out"})
+        for n, make in enumerate(NO_FOLDERS)
+    ]
+    found = await asyncio.gather(*(ran(adapter, job) for job in jobs))
+    for each, why in zip(found, NO_FOLDERS.values(), strict=True):
+        assert (each.reason, why in each.message) == (Reason.OUTPUT_MISSING, True), each
 
 
 async def test_a_large_output_comes_as_a_file(hpc: Hpc, adapter: SlurmAdapter) -> None:
@@ -295,7 +337,7 @@ async def test_the_log_is_followed_and_says_when_it_is_over(
         assert not chunk.complete
         await asyncio.sleep(0.1)
     log = hpc.run_folder(job.owner, made.external) / "log/stdout"
-    log.write_bytes(b"")
+    log.write_bytes(b"three\n")  # cut, and longer again before anybody looks
     while b"was cut" not in data:
         chunk = await adapter.read_log(made.external, "stdout", offset)
         data, offset = data + chunk.data, chunk.next_offset
@@ -306,5 +348,7 @@ async def test_the_log_is_followed_and_says_when_it_is_over(
         chunk = await adapter.read_log(made.external, "stdout", offset)
         data, offset, complete = data + chunk.data, chunk.next_offset, chunk.complete
         await asyncio.sleep(0.1)
-    assert data.endswith(b"beginning\ntwo\n")
-    assert json.dumps(offset) == "4"
+    assert (
+        data == b"one\nwindlass: the log was cut; it goes on from its new beginning\nthree\ntwo\n"
+    )
+    assert json.dumps(offset) == "10"

@@ -108,6 +108,37 @@ async def test_a_path_on_the_cluster_with_a_folder_bound_into_it(
     assert (folder / "work/out").read_text() == "bound"
 
 
+@pytest.mark.parametrize("vendor", ["nv", "rocm"])
+async def test_the_graphics_cards_are_asked_for_by_their_vendor(
+    site: Cluster, path: str, tmp_path: Path, vendor: str
+) -> None:
+    """There is none here: the program that runs containers takes the flag and runs all the same."""
+    told = site.here(site.login.root / f"{tmp_path.name}.flags")
+    folder = site.layout.folder / f"bin-{tmp_path.name}"
+    folder.mkdir()
+    script = folder / "apptainer"
+    script.write_text(
+        f'#!/bin/sh\necho "$@" > {site.login.root / told.name}\nexec {path}/apptainer "$@"\n'
+    )
+    script.chmod(0o755)
+    hpc = Hpc(site, tmp_path, setup=[f"export PATH={folder}:$PATH"])
+    job = hpc.of(
+        "train",
+        {
+            "command": ["sh", "-c", "echo inside > out"],
+            "image": "busybox.sif",
+            "outputs": {"out": "out"},
+            "options": {"container": {vendor: True}},
+        },
+        kept={"busybox.sif": SIF.read_bytes()},
+    )
+    async with hpc.adapter() as adapter:
+        found = await ran(adapter, job)
+    assert found.state is State.SUCCEEDED, found.message
+    assert outputs_of(hpc, found) == {"out": b"inside\n"}
+    assert told.read_text().split()[:4] == ["exec", "--no-home", "--cleanenv", f"--{vendor}"]
+
+
 async def test_a_node_without_a_container_program_uses_up_no_attempt(
     site: Cluster, tmp_path: Path
 ) -> None:

@@ -33,6 +33,8 @@ PARAMS = SlurmParams.model_validate(
 class Cluster(Login):
     """As many jobs as are wanted, and somebody who listens."""
 
+    programs = ("remote-0", "batch-0.sh")
+
     def __init__(self, count: int) -> None:
         self.counts = Counts()
         self.now = datetime(2030, 1, 1, tzinfo=UTC)

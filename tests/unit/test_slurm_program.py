@@ -22,8 +22,20 @@ from windlass_adapters.slurm.remote.abreast import abreast
 
 def test_the_program_is_old_python_and_needs_nothing() -> None:
     """Python 3.6, its standard library, and its own modules."""
-    allowed = {"windlass_adapters", "base64", "contextlib", "errno", "hashlib", "json", "os", "re"}
-    allowed |= {"shutil", "stat", "subprocess", "sys", "threading", "time", "typing"}
+    allowed = {"windlass_adapters", "base64", "contextlib", "errno", "functools", "hashlib", "io"}
+    allowed |= {
+        "json",
+        "os",
+        "re",
+        "shutil",
+        "stat",
+        "subprocess",
+        "sys",
+        "tarfile",
+        "threading",
+        "time",
+    }
+    allowed |= {"typing"}
     with zipfile.ZipFile(io.BytesIO(remote_program().content)) as archive:
         sources = {name: archive.read(name).decode() for name in archive.namelist()}
     assert START in sources

@@ -27,6 +27,8 @@ PLACE = Place("owner0owner0", "token0token0")
 class Queue(Login):
     """A login node that says what it is told to say, and how long that takes."""
 
+    programs = ("remote-0", "batch-0.sh")
+
     def __init__(self) -> None:
         self.counts = Counts()
         self.now = datetime(2030, 1, 1, tzinfo=UTC)

@@ -183,10 +183,15 @@ class Connection:
                     " admins say, then put it into params.hostKey or known_hosts"
                 )
                 return WaitingError(message, reason=Reason.UNAUTHORIZED)
-            case asyncssh.PermissionDenied() | asyncssh.KeyImportError():
+            case (
+                asyncssh.PermissionDenied()
+                | asyncssh.KeyImportError()
+                | asyncssh.KeyEncryptionError()
+            ):
                 message = (
-                    f"{self.name} does not let us in ({told(error)}); check params.user and"
-                    f" params.key. Tried again in {BANNED_PAUSE / 60:.0f} min, or when one changes"
+                    f"{self.name} does not let us in ({told(error)}); check params.user, params.key"
+                    f" and params.passphrase. Tried again in {BANNED_PAUSE / 60:.0f} min, or when"
+                    " one changes"
                 )
                 return WaitingError(message, reason=Reason.UNAUTHORIZED)
         return TransientError(f"{self.name} cannot be reached: {told(error)}")

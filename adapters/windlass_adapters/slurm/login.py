@@ -114,6 +114,11 @@ class Login:
     def root(self) -> str:
         return self._params.remote_root
 
+    @property
+    def programs(self) -> tuple[str, str]:
+        """Names of what is used below ``bin`` over there."""
+        return self._program.name, self.script.name
+
     async def greeting(self) -> Greeting:
         """Said once for each connection: who one speaks to may have changed."""
         async with self._greeting_lock:

@@ -98,8 +98,9 @@ class News:
                 found |= await self._look()
             if found:
                 return found
+            wait = self._watch.due_in if self._watch.tracked else _STEP
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(max(self._watch.due_in, _LEAST), _STEP)):
+                async with asyncio.timeout(min(max(wait, _LEAST), _STEP)):
                     await self._stirred.wait()
 
     def _pressed(self) -> set[Key]:

@@ -29,8 +29,8 @@ from windlass_adapters.base import (
     TransientError,
     Unknown,
 )
+from windlass_adapters.slurm.asking import Asking, Cancellation
 from windlass_adapters.slurm.fetching import Fetching
-from windlass_adapters.slurm.gathering import Gathering
 from windlass_adapters.slurm.jobs import RUN_ROLE
 from windlass_adapters.slurm.login import Login
 from windlass_adapters.slurm.naming import Place, owner_tag, place_of
@@ -86,14 +86,6 @@ class Asked(NamedTuple):
     memory: Memory
 
 
-class Cancellation(NamedTuple):
-    """A run that must stop. ``why`` is empty when its owner asked for it."""
-
-    place: Place
-    uid: str
-    why: str = ""
-
-
 class Runs:
     """Submits runs, looks at them, stops them."""
 
@@ -105,7 +97,6 @@ class Runs:
         params: SlurmParams,
         target: str,
     ) -> None:
-        self._login = login
         self._submitter = submitter
         self._fetching = fetching
         self._params = params
@@ -118,10 +109,7 @@ class Runs:
         self._tidied = time.monotonic()
         self._orphans: frozenset[str] = frozenset()
         self._tails = Tails(login)
-        self._cancel: Gathering[Cancellation, str] = Gathering(self._ask_cancel, 200)
-        self._find: Gathering[str, Sequence[Mapping[str, JsonValue]]] = Gathering(
-            self._ask_find, 200
-        )
+        self._asking = Asking(login, params.grace)
         self.watch = Watch(login, params)
         self._news = News(self.watch, lambda place, look: judge(self._evidence(place, look)))
 
@@ -140,7 +128,7 @@ class Runs:
     async def delete(self, owner: Owner, external: External) -> None:
         """Ask a run to stop; remove it once the queue shows nothing of it."""
         place = place_of(self._target, owner, external.name)
-        said = await self._cancel(Cancellation(place, owner.uid))
+        said = await self._asking.cancel(Cancellation(place, owner.uid))
         self.watch.hurry()
         if said == "foreign":
             raise TerminalError(f"run {external.name} belongs to another object and is left alone")
@@ -156,7 +144,7 @@ class Runs:
     async def find(self, owner: Owner) -> list[Found]:
         """Every run of an owner. Raises AdapterError, also while a submission is not clear."""
         found = []
-        for run in await self._find(owner_tag(self._target, owner)):
+        for run in await self._asking.find(owner_tag(self._target, owner)):
             name, state, uid = str(run.get("name")), run.get("state"), str(run.get("uid"))
             if uid != owner.uid or state == "no":
                 continue
@@ -217,12 +205,11 @@ class Runs:
 
     async def _place(self, name: str) -> Place:
         """The place of a run of which nothing was seen since the daemon began."""
-        answer = (await self._login.call("named", {"name": name})).get("place")
-        match answer:
-            case [str(tag), str(token)]:
-                self._names[name] = Place(tag, token)
-                return self._names[name]
-        raise TransientError(f"run {name} is not on the cluster any more, or not yet")
+        place = await self._asking.place(name)
+        if place is None:
+            raise TransientError(f"run {name} is not on the cluster any more, or not yet")
+        self._names[name] = place
+        return place
 
     def _recall(self, owner: Owner, name: str) -> tuple[Place, Memory]:
         """Where a run lies, and what was seen of it."""
@@ -325,13 +312,15 @@ class Runs:
         memory = self._remember(place)
         memory.hopeless = memory.hopeless or time.monotonic()
         if time.monotonic() - memory.hopeless > HOPELESS_AFTER:
-            await self._cancel(Cancellation(place, uid, f"{UNSCHEDULABLE}: {verdict.message}"))
+            await self._asking.cancel(
+                Cancellation(place, uid, f"{UNSCHEDULABLE}: {verdict.message}")
+            )
             self.watch.hurry()
         return _progressing(name, uid, verdict.message, Reason.UNSCHEDULABLE)
 
     async def _bury(self, place: Place, name: str, uid: str, verdict: Verdict) -> Found:
         """Make sure that it can never begin any more; the next look then says that it is lost."""
-        await self._login.call("bury", {"runs": [[*place, f"{LOST}: {verdict.message}"]]})
+        await self._asking.bury(place, f"{LOST}: {verdict.message}")
         self.watch.hurry()
         _log.warning("a run is lost", run=name, why=verdict.message)
         return _progressing(name, uid, verdict.message)
@@ -355,26 +344,6 @@ class Runs:
                 "jobs of ours without a folder; look, then scancel them", names=sorted(found)
             )
         self._orphans = found
-
-    # ---- questions about many
-
-    async def _ask_cancel(self, asked: Sequence[Cancellation]) -> Sequence[str | AdapterError]:
-        request: dict[str, JsonValue] = {
-            "runs": [[c.place.owner, c.place.token, c.uid, c.why] for c in asked],
-            "grace": self._params.grace.total_seconds(),
-        }
-        found = (await self._login.call("cancel", request)).get("runs")
-        told = found if isinstance(found, dict) else {}
-        lost = AmbiguousError("the cluster did not say whether the run was stopped")
-        answers = [told.get(c.place.token) for c in asked]
-        return [answer if isinstance(answer, str) else lost for answer in answers]
-
-    async def _ask_find(
-        self, tags: Sequence[str]
-    ) -> Sequence[Sequence[Mapping[str, JsonValue]] | AdapterError]:
-        answer = (await self._login.call("find", {"owners": list(dict.fromkeys(tags))})).get("runs")
-        runs = [run for run in answer if isinstance(run, dict)] if isinstance(answer, list) else []
-        return [[run for run in runs if run.get("tag") == tag] for tag in tags]
 
 
 def _order(look: Look, place: Place) -> Order | None:

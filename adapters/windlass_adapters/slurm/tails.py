@@ -22,6 +22,8 @@ PAUSE = 1.5
 """Seconds before a log that had nothing new is looked at again."""
 _CUT = b"windlass: the log was cut; it goes on from its new beginning\n"
 _REMEMBERED = 10_000
+_MARK = 64
+"""Bytes before an offset by which a log is known again."""
 
 
 class Piece(NamedTuple):
@@ -38,6 +40,8 @@ class Tails:
     def __init__(self, login: Login) -> None:
         self._login = login
         self._quiet: dict[Piece, float] = {}
+        self._before: dict[Piece, bytes] = {}
+        """What was read last, up to where the next piece begins."""
         self._read: Gathering[Piece, LogChunk] = Gathering(self._ask, 100)
 
     async def read(self, place: Place, stream: str, offset: int) -> LogChunk:
@@ -52,15 +56,27 @@ class Tails:
             self._quiet[piece] = time.monotonic() + PAUSE
         else:
             self._quiet.pop(piece, None)
+            self._remember(piece, chunk)
         return chunk
+
+    def _remember(self, piece: Piece, chunk: LogChunk) -> None:
+        before = self._before.pop(piece, b"")
+        if chunk.next_offset == piece.offset + len(chunk.data) and not chunk.complete:
+            if len(self._before) > _REMEMBERED:
+                self._before.clear()
+            then = piece._replace(offset=chunk.next_offset)
+            self._before[then] = (before + chunk.data)[-_MARK:]
 
     async def _ask(self, pieces: Sequence[Piece]) -> Sequence[LogChunk | AdapterError]:
         request: dict[str, JsonValue] = {
-            "logs": [[p.place.owner, p.place.token, p.stream, p.offset] for p in pieces]
+            "logs": [[*p.place, p.stream, p.offset, self._mark(p)] for p in pieces]
         }
         found = (await self._login.call("logs", request)).get("logs")
         told = found if isinstance(found, list) else []
         return [_chunk(piece, said) for piece, said in zip(pieces, told, strict=False)]
+
+    def _mark(self, piece: Piece) -> str:
+        return base64.b64encode(self._before.get(piece, b"")).decode()
 
 
 def _chunk(piece: Piece, said: JsonValue) -> LogChunk | AdapterError:

@@ -42,9 +42,10 @@ def keys_of(params: SlurmParams) -> list[asyncssh.SSHKey | tuple[asyncssh.SSHKey
 
 def versions_of(params: SlurmParams) -> tuple[int, ...]:
     """Of the files that say who we are and whom we believe: somebody may have mended them."""
-    key = (params.key or "").removeprefix("file:")
+    own = [params.key, params.passphrase, params.certificate]
+    files = [Path((each or "").removeprefix("file:")) for each in own]
     found = []
-    for path in [*_known_files(params, params.host), Path(key), Path(params.certificate or "")]:
+    for path in [*_known_files(params, params.host), *files]:
         try:
             found.append(path.expanduser().stat().st_mtime_ns)
         except (OSError, ValueError):

@@ -137,6 +137,7 @@ class Watch:
             "all": whole,
             "accounting": accounting,
             "sweep": self._keep if sweeping else None,
+            "used": [*self._login.programs],
         }
         answer = await self._login.call("look", request)
         self._settled -= settled

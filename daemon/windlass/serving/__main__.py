@@ -24,6 +24,7 @@ from pathlib import Path
 import structlog
 
 from windlass.serving.process import Certificate, Folder, Lead, Place, StartError
+from windlass.serving.turns import take_short_turns
 
 _COLLECT_AFTER = 20_000
 """Objects made and not yet gone, before cycles among them are looked for."""
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the process; the result is its exit code."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    take_short_turns()  # before libraries start threads
     # Requests leave no cycles behind: looking for some at each tick would cost 3 % of them.
     gc.set_threshold(_COLLECT_AFTER)
     gc.freeze()

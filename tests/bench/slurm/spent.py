@@ -38,6 +38,12 @@ def measured(site: Cluster) -> Iterator[Spent]:
         found.cpu = _cpu(site.nursery.pid) - before
 
 
+def cpu_of(pid: int) -> float:
+    """Seconds that one process has spent."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / _TICKS
+
+
 def _cpu(root: int) -> float:
     """Of a process and those below it, with what they have waited for; and of this one."""
     children: dict[int, list[int]] = {}

@@ -211,6 +211,7 @@ def main(programs: Path, data: Path, outside: Path, tier: str = "") -> int:
         for case, got in zip(cases, answers, strict=True):
             if case["tier"] != "core" and got.exit == REFUSED and "unsupported" in got.stderr:
                 refused += 1
+                sys.stdout.write(f"refused {case['id']}\n")
             elif bad := faults(case, got):
                 failed += 1
                 sys.stdout.write("\n     ".join([f"FAIL {case['id']}", *bad]) + "\n")

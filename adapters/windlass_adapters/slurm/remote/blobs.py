@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import time
 from typing import Any, BinaryIO, List
 
 from windlass_adapters.slurm.remote.abreast import abreast
@@ -86,8 +85,3 @@ def file_digest(path: str) -> str:
         for piece in iter(lambda: file.read(1 << 20), b""):
             hasher.update(piece)
     return hasher.hexdigest()
-
-
-def throw_away(site: Site, folder: str) -> None:
-    name = "%s.%d.%d" % (os.path.basename(folder), os.getpid(), time.time())
-    os.rename(folder, site.path("trash", name))

@@ -5,8 +5,7 @@ import shutil
 from contextlib import suppress
 from typing import BinaryIO, Dict, List
 
-from windlass_adapters.slurm.remote.blobs import throw_away
-from windlass_adapters.slurm.remote.files import age_of, listing, write
+from windlass_adapters.slurm.remote.files import age_of, listing, throw_away, write
 from windlass_adapters.slurm.remote.finding import submitted
 from windlass_adapters.slurm.remote.records import by_name, expand, order_of, rows_of, submission_of
 from windlass_adapters.slurm.remote.site import LIVE, QUERY_TIMEOUT, Answer, Request, Row, Site
@@ -36,7 +35,7 @@ def cancel(site: Site, request: Request, _stream: BinaryIO) -> Answer:
         else:
             answers[token] = "gone"
             if order and not why:
-                throw_away(site, folder)
+                throw_away(folder, site.path("trash"))
     # What waits first: else it would begin in the place of what is told to stop.
     send(site, [], list(hard))
     for id_ in send(site, ["--batch", "--signal=TERM"], list(gentle)):

@@ -4,6 +4,9 @@ import os
 import time
 from typing import List, Optional
 
+LISTED = 20
+"""Names that a message lists at most."""
+
 
 def read(path: str, limit: int = 65536) -> Optional[str]:
     """A small text file; None when there is none."""
@@ -57,3 +60,9 @@ def listing(path: str) -> List[str]:
         return sorted(os.listdir(path))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def throw_away(folder: str, trash: str) -> None:
+    """Out of everybody's sight at once; removed later."""
+    name = "%s.%d.%d" % (os.path.basename(folder), os.getpid(), time.time())
+    os.rename(folder, os.path.join(trash, name))

@@ -7,8 +7,7 @@ import time
 from contextlib import suppress
 from typing import BinaryIO, Dict, List, NamedTuple, Optional, Tuple
 
-from windlass_adapters.slurm.remote.blobs import throw_away
-from windlass_adapters.slurm.remote.files import age_of, listing, made_at, write
+from windlass_adapters.slurm.remote.files import LISTED, age_of, listing, made_at, throw_away, write
 from windlass_adapters.slurm.remote.records import by_name, record_of, rows_of, submission_of
 from windlass_adapters.slurm.remote.site import (
     LIVE,
@@ -21,7 +20,7 @@ from windlass_adapters.slurm.remote.site import (
 )
 
 SACCT_FIELDS = "JobID,State,ExitCode,Submit,NodeList,JobName"
-LISTED = 20
+A_DAY = 86400.0
 
 
 def look(site: Site, request: Request, _stream: BinaryIO) -> Answer:
@@ -68,7 +67,9 @@ def look(site: Site, request: Request, _stream: BinaryIO) -> Answer:
         )[:LISTED]
     if request["accounting"]:
         answer["accounting"] = account(site, asked, records, named)
-    sweep(site, request.get("sweep"))
+    if request.get("sweep") is not None:
+        sweep(site, request["sweep"])
+        sweep_programs(site, request["used"], max(request["sweep"], A_DAY))
     return answer
 
 
@@ -144,21 +145,37 @@ def settle(folder: str) -> None:
     for name in ("environ.sh", "hide"):
         with suppress(OSError):
             os.unlink(os.path.join(folder, name))
+    shutil.rmtree(os.path.join(folder, "packed"), ignore_errors=True)
     with suppress(OSError):
         write(os.path.join(folder, "fetched"), b"")
 
 
-def sweep(site: Site, older: Optional[float]) -> None:
+def sweep(site: Site, older: float) -> None:
     """Remove what was thrown away, and the folders of runs that ended long ago; a few at a time."""
-    if older is None:
-        return
     until = time.time() + 5.0
     for tag in listing(site.path("jobs")):
         for token in listing(site.path("jobs", tag)):
             folder = site.path("jobs", tag, token)
             ended = os.path.join(folder, "fetched")
             if os.path.exists(ended) and age_of(ended) > older:
-                throw_away(site, folder)
+                throw_away(folder, site.path("trash"))
     for name in listing(site.path("trash")):
         if time.time() < until:
             shutil.rmtree(site.path("trash", name), ignore_errors=True)
+
+
+def sweep_programs(site: Site, used: List[str], older: float) -> None:
+    """Remove programs of other versions that no daemon has said to use for long.
+
+    Nothing that was submitted needs them: Slurm keeps a copy of a job's script.
+    """
+    for name in used:
+        with suppress(OSError):
+            os.utime(site.path("bin", name), None)
+    for name in listing(site.path("bin")):
+        path = site.path("bin", name)
+        if name not in used and age_of(path) > older:
+            if os.path.isdir(path):
+                throw_away(path, site.path("trash"))
+            else:
+                os.unlink(path)

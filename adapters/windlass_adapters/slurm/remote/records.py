@@ -2,7 +2,8 @@
 
 import json
 import os
-from typing import Dict, Iterable, List, Tuple
+from functools import lru_cache
+from typing import Dict, FrozenSet, Iterable, List, Tuple
 
 from windlass_adapters.slurm.remote.files import age_of, link_of, listing, read
 from windlass_adapters.slurm.remote.site import PREFIX, Answer, Request, Row
@@ -34,7 +35,13 @@ def rows_of(folder: str, rows: Dict[str, List[Row]]) -> List[Row]:
     """The lines of the queue about a run."""
     name, index = submission_of(folder)
     found = rows.get(name, [])
-    return [r for r in found if index in expand(r.element)] if index else found
+    return [r for r in found if index in members(r.element)] if index else found
+
+
+@lru_cache(maxsize=1024)
+def members(text: str) -> FrozenSet[str]:
+    """The same as ``expand``, kept: each run that went into an array asks for the array's line."""
+    return frozenset(expand(text))
 
 
 def expand(text: str) -> List[str]:

@@ -7,8 +7,8 @@ import shutil
 from threading import get_ident
 from typing import Optional
 
-from windlass_adapters.slurm.remote.blobs import blob_path, throw_away, usable
-from windlass_adapters.slurm.remote.files import listing, make_folder, read
+from windlass_adapters.slurm.remote.blobs import blob_path, usable
+from windlass_adapters.slurm.remote.files import listing, make_folder, read, throw_away
 from windlass_adapters.slurm.remote.records import order_of
 from windlass_adapters.slurm.remote.site import Answer, Request, Site
 
@@ -18,7 +18,7 @@ def stage(site: Site, folder: str, run: Request) -> Optional[Answer]:
     if order_of(folder):
         return None
     if os.path.isdir(folder):  # from before a crash of the disk: not whole
-        throw_away(site, folder)
+        throw_away(folder, site.path("trash"))
     missing = sorted({f[1] for f in run["files"] if not usable(blob_path(site, f[1]), f[1])})
     if missing:
         return {"missing": missing}

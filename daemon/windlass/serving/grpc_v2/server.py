@@ -159,8 +159,8 @@ class GrpcServer:
         ]
         if unix is not None:
             address = f"unix:{unix}"
+            # Calls under way end when they end: a stream may outlive its connection's age by far.
             options += [("grpc.max_connection_age_ms", round(AGE * 1000))]
-            options += [("grpc.max_connection_age_grace_ms", STOP_GRACE * 1000)]
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((_handlers(calls),))
         try:

@@ -1,0 +1,90 @@
+"""How late the real daemon sees an end, with very many runs that only wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from bench.slurm.spent import cpu_of
+from rig.project import Project
+from rig.slurm import Cluster
+
+POLL = 2.0
+_SPREAD = 20
+"""Seconds over which the ends are spread."""
+_SCRIPT = """\
+until [ -e {go} ]; do sleep 0.5; done
+sleep $(({n} % {spread}))
+date +%s.%N > {ends}/{n}
+"""
+
+
+def lateness(site: Cluster, folder: Path, tracked: int, ending: int) -> list[float]:
+    """Seconds from the end of each of ``ending`` programs to the condition Succeeded of its Job.
+
+    The others of the ``tracked`` runs wait in a partition that is closed.
+    """
+    root = site.login.root / folder.name
+    go, ends = site.login.root / f"{folder.name}.go", site.login.root / f"{folder.name}.ends"
+    site.here(ends).mkdir()
+    site.here(ends).chmod(0o777)
+    specs = folder / "specs"
+    specs.mkdir(parents=True)
+    documents = list(_documents(site, root, go, ends, tracked, ending))
+    (specs / "all.yaml").write_text("---\n".join(documents))
+    project = Project(folder, specs)
+    daemon = project.up()
+    try:
+        began = time.monotonic()
+        project.until(lambda: len(site.squeue("%i", "-r")) >= tracked, "all are submitted", 900)
+        print(f"       {tracked} Jobs submitted in {time.monotonic() - began:.0f} s", flush=True)
+        time.sleep(15)  # the passes that follow a submission
+        before = cpu_of(daemon.process.pid)
+        time.sleep(20)
+        spent = (cpu_of(daemon.process.pid) - before) / 20
+        print(f"       CPU of the daemon while nothing happens: {100 * spent:.1f} %", flush=True)
+        site.here(go).touch()
+        project.until(lambda: len(list(site.here(ends).iterdir())) == ending, "all end", 300)
+        late = []
+        for n in range(ending):
+            name = f"Job/job-{n}"
+            project.until(partial(project.ready, name), f"{name} succeeded", 120)
+            found = project.status(name).condition("Succeeded")
+            assert found is not None
+            ended = float((site.here(ends) / str(n)).read_text())
+            late.append(found.last_transition_time.timestamp() - ended)
+        return late
+    finally:
+        daemon.kill()
+        project.close()
+
+
+def _documents(
+    site: Cluster, root: Path, go: Path, ends: Path, tracked: int, ending: int
+) -> Iterator[str]:
+    to = site.login
+    params = {
+        "host": to.host,
+        "port": to.port,
+        "user": to.user,
+        "key": f"file:{to.key}",
+        "knownHosts": str(to.known_hosts),
+        "sshConfig": None,
+        "remoteRoot": str(root),
+        "limits": {"poll": f"{POLL:g}s", "idlePoll": f"{POLL:g}s", "batch": 500},
+    }
+    yield _document("Target", "hpc", {"adapter": "slurm", "params": params})
+    for n in range(tracked):
+        text = _SCRIPT.format(go=go, n=n, ends=ends, spread=_SPREAD) if n < ending else "true"
+        options = {"time": "10m", "partition": "cpu" if n < ending else "closed", "coalesce": True}
+        spec = {"command": ["sh", "-c", text], "target": "hpc", "options": options}
+        yield _document("Job", f"job-{n}", spec)
+
+
+def _document(kind: str, name: str, spec: object) -> str:
+    head = {"apiVersion": "windlass/v1", "kind": kind, "metadata": {"name": name}}
+    return yaml.safe_dump({**head, "spec": spec}, sort_keys=False)
