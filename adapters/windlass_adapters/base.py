@@ -118,6 +118,9 @@ class Capabilities:
     by_name: bool = False
     """Whether a question by name alone is answered for certain, also for what we only meant to
     make. Then nothing is looked up by owner, which may be slow or late."""
+    runs_end_with_power: bool = False
+    """Whether a power cut of the daemon's machine ends every run, and what is left of one is found
+    by its name. An intent to run need not outlive the power cut then."""
     adopts: bool = False
     """Whether a create under ``policy.adopt`` takes over what it finds under its name."""
     daemon: str | None = None

@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 LOCK = "windlass.lock"
 GARBAGE = (50_000, 20, 20)
 """Thresholds of the garbage collector."""
+TURN = 0.0005
+"""Seconds after which a thread lets another one go on. With Python's own 5 ms, what waits for a
+file or the database in a thread waits behind passes, a statement at a time."""
 READ = "read.db"
 """In the state folder: what was read of the specs; may be removed at any time."""
 ENDPOINT = "daemon.json"
@@ -90,7 +93,7 @@ class Daemon(Runtime):
         self._bus: Bus = LocalBus() if settings.amqp is None else _amqp_bus(metrics)
         self.links: Links | None = None
         self._orphans = Orphans(store, targets, metrics)
-        reconciler = Reconciler(store, targets, self._metrics.reconcile)
+        reconciler = Reconciler(store, targets, self._metrics.reconcile, history=settings.history)
         self.controller = Controller(reconciler, targets, sources, self._bus, self._metrics)
 
     @property
@@ -197,6 +200,7 @@ def run(path: Path | None, worktree: bool, settings: Settings) -> int:
     """Run a daemon until it is told to stop; its exit code. Raises StartError."""
     # What is read stays: looking for garbage in it every 700 allocations costs a third of a start.
     gc.set_threshold(*GARBAGE)
+    sys.setswitchinterval(TURN)
     log.configure(sys.stderr, json=not sys.stderr.isatty())
     try:
         asyncio.run(_run(path, worktree, settings))

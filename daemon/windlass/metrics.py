@@ -98,6 +98,11 @@ class ReconcileMetrics:
         self.drift = Counter(
             "windlass_drift", "Times a backend was found changed from outside.", registry=registry
         )
+        self.forgotten = Counter(
+            "windlass_runs_forgotten",
+            "Earlier runs that were removed, since enough newer ones are kept.",
+            registry=registry,
+        )
         self.backend_calls = Counter(
             "windlass_backend_calls",
             "Calls to adapters: ok, transient, waiting, terminal or ambiguous.",

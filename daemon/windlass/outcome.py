@@ -78,7 +78,8 @@ def conclude(
     """What to write after a pass that had a plan."""
     object_ = situation.object
     hold = _hold(situation, decided, acted, draw)
-    verdict = _verdict(decided.verdict, hold if acted.error else None, situation)
+    failed = hold if acted.error else None
+    verdict = _verdict(decided.verdict, failed, situation, aside=decided.aside)
     changes = {record.name: record for record in decided.records}
     if acted.step is not None:  # the books on it are what was intended, or what came of that
         changes[acted.step.intent.name] = acted.record or acted.step.intent
@@ -184,10 +185,13 @@ def fail(object_: Object, error: AdapterError, pass_: Pass, draw: Draw) -> tuple
     return outcome, Result(verdict.requeue_after, news, label="error")
 
 
-def _verdict(verdict: Verdict, hold: Hold | None, situation: Situation) -> Verdict:
-    """The plan's verdict, unless acting on it failed."""
+def _verdict(verdict: Verdict, hold: Hold | None, situation: Situation, *, aside: bool) -> Verdict:
+    """The plan's verdict, unless acting on it failed, and that was not done aside."""
     if hold is None:
         return verdict
+    after = max((hold.until - situation.now).total_seconds(), 0.0)
+    if aside:
+        return replace(verdict, requeue_after=min(verdict.requeue_after or after, after))
     return replace(
         verdict,
         ready="False",
@@ -195,7 +199,7 @@ def _verdict(verdict: Verdict, hold: Hold | None, situation: Situation) -> Verdi
         message=hold.message,
         reconciling=not hold.terminal,
         stalled=hold.terminal,
-        requeue_after=max((hold.until - situation.now).total_seconds(), 0.0),
+        requeue_after=after,
     )
 
 

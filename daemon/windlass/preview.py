@@ -146,6 +146,8 @@ def _preview(look: _Look, before: Object | None, changing: set[Key]) -> Preview:
     if look.plan.steps:
         step = look.plan.steps[0]
         verb, note = _verb(step.action, object_), step.message
+        if look.plan.aside:
+            verb, note = "keep", f"forgets run {step.intent.wanted.name}: {step.message}"
     elif look.plan.finalize:
         verb, note = "delete", "nothing of it is left"
     elif any(blocker.key in changing for blocker in look.situation.blockers):

@@ -58,13 +58,15 @@ class Reconciler:
         metrics: ReconcileMetrics,
         clock: Clock = utc_now,
         draw: Draw = random.uniform,
+        history: int | None = None,
     ) -> None:
+        """``history``: how many earlier runs of a Job stay that does not say it itself."""
         self._metrics = metrics
         self.store = store
         self._targets = targets
         self.clock = clock
         self._draw = draw
-        self.situations = Situations(store, targets, clock)
+        self.situations = Situations(store, targets, clock, history)
 
     async def reconcile(self, key: Key) -> Result:
         """One pass. Raises StoreError when its outcome could not be written.
@@ -117,6 +119,9 @@ class Reconciler:
             taken = (pass_.now - before.generation_at).total_seconds()
             self._metrics.time_to_ready.observe(max(taken, 0.0))
         self._metrics.drift.inc(sum(r.healed[-1:] == (pass_.now,) for r in outcome.externals))
+        forgotten = {r.name for r in before.externals if r.state is RecordState.FORGOTTEN}
+        gone = {r.name for r in outcome.externals if r.state is RecordState.GONE}
+        self._metrics.forgotten.inc(len(forgotten & gone))
 
     async def _pass(self, claim: Claim, pass_: Pass) -> tuple[Outcome, Result]:
         reading = Reading(self.store)
@@ -131,7 +136,13 @@ class Reconciler:
         """Take one step. Whatever is killed in here, the intent is there to be looked up by."""
         owner = self.situations.owner(claim.object)
         target = await self._targets.by_id(step.intent.target, reading)
-        await self.store.intend(claim, step.intent, intention(claim.object, step, pass_))
+        begins = isinstance(step.action, Create) and step.intent.wanted.completes
+        await self.store.intend(
+            claim,
+            step.intent,
+            intention(claim.object, step, pass_),
+            through_power_cut=not (begins and target.capabilities.runs_end_with_power),
+        )
         started = time.perf_counter()
         try:
             record = await _apply(target, owner, step)

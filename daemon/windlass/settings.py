@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     """Its password: ``env:NAME`` or ``file:/path``. One inside the URL serves as well."""
     lease: float = Field(default=30.0, ge=0.5, le=3600)
     """Seconds after a daemon's last word until others take over what it works on."""
+    history: int = Field(default=20, ge=0, le=10_000)
+    """How many earlier runs of a Job stay, with their logs, that does not say ``history``."""
     artifacts: Path | None = None
     """The folder of artifacts; by default in the state folder. Daemons that share a database need
     one folder that all of them reach."""

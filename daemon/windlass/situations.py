@@ -8,6 +8,7 @@ from datetime import datetime
 from windlass.clock import Clock
 from windlass.dependencies import Resolution, resolve, with_best_params
 from windlass.plan import Dependent, Situation
+from windlass.plan.history import limit_of, names_in
 from windlass.reading import Reading
 from windlass.store.base import ExternalRecord, Object, RecordState, Store
 from windlass.targets import ElsewhereError, OpenTarget, Targets
@@ -31,10 +32,14 @@ _OVER = (RecordState.SUCCEEDED, RecordState.FAILED)
 class Situations:
     """Looks at one object from all sides: the store, its references, its backends."""
 
-    def __init__(self, store: Store, targets: Targets, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, targets: Targets, clock: Clock, history: int | None = None
+    ) -> None:
+        """``history``: how many earlier runs of a Job stay that does not say it itself."""
         self._store = store
         self._targets = targets
         self._clock = clock
+        self._history = history
 
     def owner(self, object_: Object) -> Owner:
         """The tag that everything of this object carries."""
@@ -70,7 +75,26 @@ class Situations:
             refusal=refusal,
             dependents=await self._dependents(object_) if deleting else (),
             diff=target.adapter.diff,
+            history=limit_of(object_, self._history),
+            in_use=await self._in_use(object_, reading),
         )
+
+    async def _in_use(self, object_: Object, reading: Reading) -> frozenset[str]:
+        """What those hold that take from it, and from those: asked for before a run goes."""
+        limit = limit_of(object_, self._history)
+        runs = sum(record.wanted.completes for record in object_.externals)
+        if limit is None or runs - 1 <= limit:  # one that goes on may turn out to be over
+            return frozenset()
+        seen: set[Key] = set()
+        waiting, names = [object_.key], set[str]()
+        while waiting:
+            for key in await self._store.dependents(waiting.pop()):
+                if key in seen or (found := await reading.get(key)) is None:
+                    continue
+                seen.add(key)
+                waiting.append(key)
+                names.update(name for record in found.externals for name in names_in(record))
+        return frozenset(names)
 
     async def _parting(self, object_: Object, reading: Reading, now: datetime) -> Situation:
         """It is going and its target cannot be opened: what it holds elsewhere can be asked for."""

@@ -151,6 +151,8 @@ class JobSpec(Frozen):
     """How long one attempt may run; no limit, when absent."""
     retries: StrictInt = Field(default=0, ge=0, le=100)
     """How many more attempts a failing script gets."""
+    history: StrictInt | None = Field(default=None, ge=0, le=10_000)
+    """How many earlier runs stay, with their logs; by default what the daemon says."""
     on_change: Literal["finish-then-run", "replace", "refuse"] = "finish-then-run"
     """What an edit does to a running attempt: let it finish first, stop it, or never run again."""
 

@@ -64,7 +64,7 @@ async def test_a_broker_without_memory_stops_no_pass_and_gets_everything_later(
         await declare(url, "train")
         await daemon.until_object("Job/train", lambda o: bool(o.externals))
         await daemon.until_published()
-        await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.000001")
+        await asyncio.to_thread(set_memory, broker, "1.0e-6")
         try:
             out = daemon.links.all[1]
             daemon.backend.finish()
@@ -76,11 +76,15 @@ async def test_a_broker_without_memory_stops_no_pass_and_gets_everything_later(
             await asyncio.sleep(3 * link.CALL)
             assert out.connects == 1, "a link that is only held up is not made anew"
         finally:
-            await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.6")
+            await asyncio.to_thread(set_memory, broker, "0.6")
         await daemon.until_up()
         await assert_all_told(daemon, told)
         assert max(Counter(event.id for event in told.events).values()) == 1
         await declare(url, "after")
+
+
+def set_memory(broker: Broker, share: str) -> None:
+    broker.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({share}).")
 
 
 async def _suspend_until(daemon: BusDaemon, holds: Callable[[], bool]) -> None:
@@ -140,14 +144,14 @@ def stop(broker: Broker, how: str) -> None:
     if how == "SIGTERM":
         broker.stop()
     else:
-        broker.control("stop_app")
+        broker.evaluate("rabbit:stop().")
 
 
 def start(broker: Broker, how: str) -> None:
     if how == "SIGTERM":
         broker.start()
     else:
-        broker.control("start_app")
+        broker.evaluate("rabbit:start().")
 
 
 async def test_a_queue_that_refuses_is_offered_an_event_more_than_once_only_at_first(
@@ -191,7 +195,7 @@ async def test_a_queue_that_never_confirms_holds_up_no_other(
         await stuck.bind("windlass.events", "#")
         found = f'rabbit_misc:r(<<"{vhost}">>, queue, <<"stuck">>)'
         queue = f"{{ok, Q}} = rabbit_amqqueue:lookup({found}), P = amqqueue:get_pid(Q)"
-        await asyncio.to_thread(broker.control, "eval", f"{queue}, sys:suspend(P).")
+        await asyncio.to_thread(broker.evaluate, f"{queue}, sys:suspend(P).")
         try:
             names = [f"train-{number}" for number in range(20)]
             await declare(url, *names)
@@ -200,7 +204,7 @@ async def test_a_queue_that_never_confirms_holds_up_no_other(
             assert max(Counter(event.id for event in told.events).values()) == 1
             assert daemon.links.all[1].connects == 1
         finally:
-            await asyncio.to_thread(broker.control, "eval", f"{queue}, sys:resume(P).")
+            await asyncio.to_thread(broker.evaluate, f"{queue}, sys:resume(P).")
         await daemon.until_published()
         await declare(url, "last")
         await assert_all_told(daemon, told)

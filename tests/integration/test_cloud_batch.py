@@ -22,7 +22,8 @@ from windlass.orphans import Orphans
 from windlass.store.base import Document
 from windlass_adapters.base import Estimates
 from windlass_adapters.sagemaker.joboptions import JobOptions
-from windlass_adapters.sagemaker.processing import START, start_script, unpacking
+from windlass_adapters.sagemaker.jobs import START
+from windlass_adapters.sagemaker.processing import start_script, unpacking
 from windlass_schemas.job import JobSpec
 
 SCRIPT = b"print('cleaned')\n"

@@ -77,7 +77,15 @@ async def _front(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _collect(cloud: Cloud) -> None:
-    """What nobody declares."""
+    """What nobody declares: a model, and an object in S3."""
+    cloud.aws.iam.statements, held = [], cloud.aws.iam.statements
+    async with cloud.aws.client("s3") as s3:
+        await s3.put_object(
+            Bucket=bucket_of(cloud.aws),
+            Key="job/default/old/token/old-abcdefgh/sourcedir.tar.gz",
+            Tagging="windlass:instance=prod&windlass:owner=token&windlass:ref=Job/default/old",
+        )
+    cloud.aws.iam.statements = held
     async with cloud.aws.client("sagemaker") as sagemaker:
         tags = [{"Key": "windlass:instance", "Value": "prod"}]
         await sagemaker.create_model(
@@ -89,6 +97,7 @@ async def _collect(cloud: Cloud) -> None:
     cloud.now += timedelta(hours=3)
     assert await Orphans(cloud.store, cloud.targets, Metrics()).look() == []
     assert "left" not in cloud.names("model")
+    assert not any("/old/" in key for key in cloud.aws.others.keys(bucket_of(cloud.aws)))
 
 
 async def _train_and_search(cloud: Cloud) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +19,11 @@ from windlass.store.base import Document
 from windlass.targets import Targets
 from windlass_adapters.base import Adapter
 from windlass_adapters.local import LocalAdapter
-from windlass_schemas import Target
+from windlass_schemas import Target, key_of
 
 ROOT = Path(__file__).resolve().parents[2]
 STORY = ROOT / "specs/sagemaker"
+MORE = ROOT / "specs/sagemaker-jobs"
 
 
 def test_one_line_differs_from_the_quickstart() -> None:
@@ -49,6 +53,34 @@ async def test_the_story_comes_to_an_endpoint_in_service(tmp_path: Path) -> None
             await asyncio.sleep(0.1)  # a real script is at work
         await cloud.until_ready("Deployment/wine")
         assert cloud.names("endpoint") == ["wine"]
+
+
+async def test_the_other_examples_run(tmp_path: Path) -> None:
+    """Processing, transform, tuning that feeds a training, and a Lambda front: as they stand."""
+    async with cloud_in(tmp_path, wire=False) as cloud:
+        cloud.aws.plan("transform", files={"clean.csv.out": b"0\n1\n"})
+        kept = cloud.artifacts.put_stream
+        source = await open_source(MORE, worktree=True, keep=kept, check=lambda *_: ())
+        documents = (await source.read()).documents
+        await cloud.declare(cloud.target(), cloud.model(), *documents)
+        await cloud.until_ready(*(str(key_of(document.resource)) for document in documents))
+        (fit,) = [c.request for c in cloud.aws.calls.log if c.operation == "CreateTrainingJob"]
+        assert {"rate", "steps"} <= fit["HyperParameters"].keys()
+        assert len(cloud.aws.others.functions()) == 1
+        cloud.aws.monitor.check()
+
+
+def test_the_scripts_of_the_other_examples_run(tmp_path: Path) -> None:
+    """By hand, as in a container."""
+    said = ""
+    for words in (["clean.py", str(MORE / "wines.csv")], ["search.py", "--rate", "0.05"]):
+        script = [sys.executable, str(MORE / words[0]), *words[1:]]
+        said += subprocess.run(
+            script, cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+    assert "2 of 3 rows are whole" in said
+    assert re.search(r"Testing Loss: ([0-9\.]+)", said)
+    assert len((tmp_path / "clean.csv").read_text().splitlines()) == 2
 
 
 async def _is_ready(cloud: Cloud, text: str) -> bool:

@@ -79,17 +79,42 @@ class Cloud(World):
 
     async def _open(self) -> None:
         self.store = await SqliteStore.open(self.folder / DATABASE)
-        metrics = Metrics().reconcile
-        registry = Registry({"local": self.adapter, "sagemaker": adapter_of(self)})
-        folder = self.folder / "targets"
-        self.targets = Targets(
-            self.store, registry, self.artifacts, folder, {}, metrics.backend_calls
-        )
+        self.targets = self._make_targets()
         self.reconciler = Reconciler(
-            self.store, self.targets, metrics, lambda: self.now, lambda low, high: high
+            self.store,
+            self.targets,
+            Metrics().reconcile,
+            lambda: self.now,
+            lambda low, high: high,
         )
         self.due = {object_.key: self.now for object_ in await self.store.list()}
         self.lives += 1
+
+    def _make_targets(self) -> Targets:
+        registry = Registry({"local": self.adapter, "sagemaker": adapter_of(self)})
+        calls = Metrics().reconcile.backend_calls
+        folder = self.folder / "targets"
+        return Targets(self.store, registry, self.artifacts, folder, {}, calls)
+
+    async def second_daemon(self) -> Targets:
+        """Another daemon at the same store. It knows the account as it is at this moment."""
+        second = self._make_targets()
+        self._former.append(second)
+        reading = Reading(self.store)
+        for object_ in await self.store.list():
+            if object_.key.kind == "Target":
+                continue
+            target = await second.of(object_, reading)
+            externals = [record.external for record in object_.externals]
+            await target.observe(owner_of(self, object_), externals)
+        return second
+
+    def hand_over(self, to: Targets) -> Targets:
+        """From now on that daemon works. The one that did is there still; it is returned."""
+        before = self.targets
+        self._former = [before, *(each for each in self._former if each is not to)]
+        self.targets = self.reconciler._targets = self.reconciler.situations._targets = to
+        return before
 
     async def kill(self) -> Cloud:
         """The daemon dies; its connections with it."""

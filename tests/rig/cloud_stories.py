@@ -9,7 +9,7 @@ from functools import partial
 
 from pydantic import JsonValue
 
-from rig.cloud import Cloud
+from rig.cloud import Cloud, bucket_of
 from windlass.store.base import Document
 
 AUTOSCALED: dict[str, JsonValue] = {
@@ -70,6 +70,9 @@ async def ready(cloud: Cloud) -> bool:
 
 async def _gone(cloud: Cloud) -> bool:
     objects = await cloud.store.list()
+    sent = [key for key in cloud.aws.others.keys(bucket_of(cloud.aws)) if "/output/" not in key]
+    if sent:  # results stay, and nothing else
+        return False
     return [o.key.kind for o in objects] == ["Target"] and cloud.aws.monitor.held() == []
 
 

@@ -65,7 +65,9 @@ class Bug:
 # -- intent, lookup, act, record -------------------------------------------------------------------
 
 
-async def _no_intent(self: SqliteStore, claim: Claim, record: ExternalRecord, entry: Entry) -> None:
+async def _no_intent(
+    self: SqliteStore, claim: Claim, record: ExternalRecord, entry: Entry, **said: bool
+) -> None:
     return None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shlex
 import shutil
 import signal
 import socket
@@ -30,6 +31,20 @@ PACKAGE_USER = "rabbitmq"
 PASSWORD = "guest"
 VHOSTS = 64
 """Virtual hosts that are there from the start; one more costs a second, these cost 40 ms each."""
+ASKER = """
+Ask = fun(Ask) -> case io:get_line("") of eof -> halt(); Line ->
+    Answer = try
+        {ok, Tokens, _} = erl_scan:string(Line),
+        {ok, Said} = erl_parse:parse_exprs(Tokens),
+        case rpc:call('NODE', erl_eval, exprs, [Said, []]) of
+            {value, Value, _} -> Value;
+            Bad -> {failed, Bad}
+        end
+    catch _:Why -> {failed, Why} end,
+    io:format("~0p~n", [Answer]), Ask(Ask) end end,
+Ask(Ask).
+"""
+"""Each line on its standard input is evaluated in the server, and its value printed on a line."""
 START_BOUND = 120.0
 STOP_BOUND = 60.0
 _STARTING = ThreadPoolExecutor(1, "broker")
@@ -44,6 +59,7 @@ class Broker:
         self._next = iter(range(VHOSTS))
         self._epmd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
+        self._asker: subprocess.Popen[str] | None = None
         self.certificates = make_certificates(folder / "tls")
         self._write_configuration()
         if os.geteuid() == 0:
@@ -93,6 +109,41 @@ class Broker:
         assert done.returncode == 0, f"rabbitmqctl {arguments}: {done.stderr}{done.stdout}"
         return done.stdout
 
+    def control_script(self) -> str:
+        """A program that stands for ``rabbitmqctl`` on a user's machine."""
+        said = " ".join(f"{name}={shlex.quote(v)}" for name, v in self._environment.items())
+        user = " ".join(self._as_user())
+        copy = self.folder / "handed.json"
+        return (
+            "#!/bin/sh\n"  # a file of the user's is read as the user
+            f'if [ "$1" = import_definitions ]; then cat "$2" > {copy}; set -- "$1" {copy}; fi\n'
+            f'cd {self.folder} && exec env -i {said} setpriv {user} {PROGRAMS}/rabbitmqctl "$@"\n'
+        )
+
+    def evaluate(self, expression: str) -> str:
+        """What an Erlang expression comes to in the server: as ``rabbitmqctl eval``, at once."""
+        if self._asker is None:
+            node = self._environment["RABBITMQ_NODENAME"]
+            said = ASKER.replace("NODE", node).replace("\n", " ")
+            name = f"asker{self.port}@localhost"
+            command = ["erl", "-noshell", "-hidden", "-sname", name, "-eval", said]
+            self._asker = subprocess.Popen(
+                ["setpriv", *self._as_user(), *command],
+                env=self._environment,
+                cwd=self.folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._asker.stdin is not None
+        assert self._asker.stdout is not None
+        self._asker.stdin.write(f"{expression}\n")
+        self._asker.stdin.flush()
+        answer = self._asker.stdout.readline().strip()
+        assert answer, f"{expression}: no answer"
+        assert not answer.startswith("{failed,"), f"{expression}: {answer}"
+        return answer
+
     def queue_depth(self, vhost: str, queue: str) -> int | None:
         """Messages in a queue, those under way to consumers too; None without the queue."""
         for line in self.control("list_queues", "-p", vhost, "name", "messages").splitlines()[1:]:
@@ -133,7 +184,7 @@ class Broker:
         RabbitMQ 3.10 does so some time after a quorum queue was declared; killed before that, it
         has lost the queue's messages, confirmed or not.
         """
-        self.control("eval", "[dets:sync(Table) || Table <- dets:all()].")
+        self.evaluate("[dets:sync(Table) || Table <- dets:all()].")
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
@@ -148,6 +199,9 @@ class Broker:
 
     def close(self) -> None:
         """Stop whatever runs, epmd too."""
+        if self._asker is not None:
+            self._asker.communicate(timeout=STOP_BOUND)  # it ends when nobody asks any more
+            self._asker = None
         if self._server is not None:
             self.thaw()
         self.stop()

@@ -57,7 +57,11 @@ _CAPABILITIES = Capabilities(
     poll_interval=timedelta(seconds=0.5),
     resync_interval=timedelta(seconds=10),
     preempts=True,
+    by_name=True,
+    runs_end_with_power=True,
 )
+FEW = 2
+"""Folders that are looked at in less time than it takes to hand them to a thread."""
 _CLASSES: tuple[ErrorClass, ...] = (TransientError, WaitingError, TerminalError, AmbiguousError)
 
 
@@ -122,7 +126,10 @@ class LocalAdapter(Adapter, ChecksSpecs, ReadsLogs, Infers):
     ) -> Mapping[External, Observation]:
         folders = [e for _, e in externals if e.role in (RUN_ROLE, ARTIFACT_ROLE)]
         served = [e for _, e in externals if e.role not in (RUN_ROLE, ARTIFACT_ROLE)]
-        seen = dict(await asyncio.to_thread(self._observe_folders, folders))
+        if len(folders) <= FEW:
+            seen = dict(self._observe_folders(folders))
+        else:
+            seen = dict(await asyncio.to_thread(self._observe_folders, folders))
         if served:
             seen |= await self._deployments.observe(served)
         return seen

@@ -45,7 +45,7 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[2])) as asked:
         duty = _keep(asked)
     if duty is not None:
-        runner.attend(*duty)
+        runner.attend(*duty, Path(sys.argv[1]))
 
 
 def _keep(asked: socket.socket) -> _Duty | None:

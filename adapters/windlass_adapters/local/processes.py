@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +50,7 @@ def _stat(pid: int) -> _Stat | None:
     return _Stat(fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
 
 
+@cache
 def boot_id() -> str:
     """Differs after every start of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -56,9 +58,15 @@ def boot_id() -> str:
 
 def this_process() -> ProcessId:
     """The caller's own identity."""
-    stat = _stat(os.getpid())
+    return _identity_of(os.getpid())
+
+
+@cache
+def _identity_of(pid: int) -> ProcessId:
+    """Of a process that is its own: after a fork it is another one."""
+    stat = _stat(pid)
     assert stat is not None, "a process that runs is in /proc"
-    return ProcessId(os.getpid(), stat.start_ticks, boot_id())
+    return ProcessId(pid, stat.start_ticks, boot_id())
 
 
 def is_alive(process: ProcessId) -> bool:

@@ -84,8 +84,8 @@ def read_process(path: Path) -> ProcessId | None:
 def _write_beside(path: Path, record: Mapping[str, Json], durable: bool) -> Path:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(record, file, ensure_ascii=False, indent=1)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(json.dumps(record, ensure_ascii=False).encode())
             file.flush()
             if durable:
                 os.fsync(descriptor)

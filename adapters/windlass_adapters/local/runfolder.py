@@ -75,9 +75,8 @@ class RunFolders:
         self._store = store
         self._grace = grace
 
-    def make(self, folder: Path, owner: Owner, action: Create) -> None:
+    def make(self, folder: Path, owner: Owner, action: Create, body: RunBody) -> None:
         """Make all of it elsewhere, then give it its name. Raises TransientError, OSError."""
-        body = RunBody.model_validate(action.wanted.body)
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staging-"))
         try:

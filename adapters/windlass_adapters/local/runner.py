@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,11 +28,14 @@ from windlass_adapters.local.processes import (
     adopt_orphans,
     descendants,
     kill,
+    this_process,
 )
 from windlass_adapters.local.records import Json, claim, read_record, sync, write_record
 
 CANCEL, CLAIM, EXIT, RESERVE, RUN = "cancel", "claim.json", "exit.json", ".reserve", "run.json"
 LOG = "runner.log"
+REHEARSAL = ".rehearsal-"
+"""What the names of folders begin with that a runner makes before it has an order."""
 WATCHED = (signal.SIGTERM, signal.SIGCHLD)
 _RESERVED = 64 * 1024
 _FOREVER = 3600.0
@@ -86,7 +91,7 @@ class Run:
             (self._work / relative).parent.mkdir(parents=True, exist_ok=True)
         try:
             with _signals_noted():
-                program = self._start()
+                program = self.start()
         except OSError as error:
             return not_started(self._order.argv[0], error)
         finally:
@@ -101,7 +106,8 @@ class Run:
             return outcome
         return collect(self._work, self._order.outputs, Path(self._order.store))
 
-    def _start(self) -> int:
+    def start(self) -> int:
+        """Start the program; its process id. Raises OSError."""
         # No preexec_fn: without, the kernel copies nothing of this process (vfork), which would
         # take longer than all that lies between a message and here.
         with (
@@ -122,6 +128,8 @@ class Run:
 
     def _make_durable(self) -> None:
         """Until here, no power cut could take more than it ends. Now the program goes on anyway."""
+        with suppress(OSError):  # a disk that is full already: nothing to keep room for
+            (self._folder / RESERVE).write_bytes(b"\0" * _RESERVED)
         with suppress(OSError):  # a disk that fails shows when the exit record is written
             for path in (
                 self._folder / RUN,
@@ -243,11 +251,15 @@ def _read_order(folder: Path, declared: Mapping[str, str]) -> Order:
     )
 
 
-def attend(asked: socket.socket, guard: int) -> None:
+def attend(asked: socket.socket, guard: int, scratch: Path) -> None:
     """Wait for an order, take its run's claim, begin, say so, and run it to its end.
 
-    ``guard`` is told which run it is.
+    ``guard`` is told which run it is. What can be done before there is an order, is.
     """
+    adopt_orphans()
+    this_process()
+    if not select.select([asked], [], [], 0)[0]:
+        _rehearse(scratch)
     given = _receive(asked)
     if given is None:
         return
@@ -262,6 +274,27 @@ def attend(asked: socket.socket, guard: int) -> None:
         return
     os.write(guard, os.fsencode(folder))
     _run(folder, given, lambda: _answer(asked))
+
+
+def _rehearse(scratch: Path) -> None:
+    """Do once, with a program that does nothing, all that lies between an order and its program.
+
+    What a forked process does for the first time is slow: each page that it writes to is copied
+    then. The second time takes a third.
+    """
+    record: dict[str, Json] = {"argv": ["/bin/true"], "environment": {}, "outputs": {}}
+    record |= {"store": "", "time_limit": None, "grace": 0}
+    with suppress(OSError), tempfile.TemporaryDirectory(dir=scratch, prefix=REHEARSAL) as name:
+        folder = Path(name) / "run"
+        (folder / "work").mkdir(parents=True)
+        write_record(folder / RUN, record, durable=False)
+        claim(folder / CLAIM, durable=False)
+        run = Run(folder, _read_order(folder, json.loads("{}")), ())
+        with _signals_noted():
+            program = run.start()
+        os.waitpid(program, 0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _answer(asked: socket.socket) -> None:
@@ -286,10 +319,7 @@ def _log_to(path: Path) -> None:
 
 
 def _run(folder: Path, given: Given, begun: Callable[[], None]) -> None:
-    adopt_orphans()
     started = datetime.now(UTC)
-    with suppress(OSError):  # a disk that is full already: nothing to keep room for
-        (folder / RESERVE).write_bytes(b"\0" * _RESERVED)
     try:
         order = _read_order(folder, given["environment"])
         outcome = Run(folder, order, given["secrets"]).run(begun)

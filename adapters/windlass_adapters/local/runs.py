@@ -59,9 +59,9 @@ class Runs:
 
     def sweep(self) -> None:
         """Remove what a killed daemon left half made or half removed."""
-        if self._root.is_dir():
-            for folder in self._root.glob(".*-*"):
-                shutil.rmtree(folder, ignore_errors=True)
+        half = [*self._root.glob(".*-*"), *self._root.parent.glob(f"{runner.REHEARSAL}*")]
+        for folder in half:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def observe(self, external: External) -> Observation:
         """What that run is doing."""
@@ -87,11 +87,12 @@ class Runs:
         if record is not None and record.uid != owner.uid:
             raise TerminalError(f"run {name} belongs to another object; remove {folder}")
         if record is None or read_process(folder / runner.CLAIM) is None:
-            given = _declared_environment(RunBody.model_validate(action.wanted.body))
+            body = RunBody.model_validate(action.wanted.body)
+            given = _declared_environment(body)
             with writing(self._root):
                 if record is None:
                     self._clear(folder)
-                    self._folders.make(folder, owner, action)
+                    self._folders.make(folder, owner, action, body)
                 self._starter.start(folder, given)
         seen = self._look(name)
         if isinstance(seen, Found):

@@ -96,6 +96,7 @@ from windlass_adapters.sagemaker.storage import Keys, Storage
 from windlass_adapters.sagemaker.training import Training
 from windlass_adapters.sagemaker.transforms import TRANSFORM_ROLE, Transforms
 from windlass_adapters.sagemaker.tuning import TUNING_ROLE, Tuning
+from windlass_adapters.sagemaker.uploads import UPLOAD_ROLE, Uploads
 from windlass_schemas import Deployment, Job, Model, Reason, Resource, Sweep
 
 _CAPABILITIES = Capabilities(
@@ -157,16 +158,21 @@ class SageMakerAdapter(
         )
         self._renderer = Renderer(given, keys, identity)
         packages = Packages(backend)
-        processing, transforms = Processing(backend), Transforms(backend)
+        functions, processing, transforms = (
+            Functions(backend),
+            Processing(backend),
+            Transforms(backend),
+        )
         self._parts: Mapping[str, Part] = {
             ARTIFACT_ROLE: Objects(backend),
             SOURCE_ROLE: Sources(backend),
+            UPLOAD_ROLE: Uploads(backend),
             MODEL_ROLE: Named(backend, MODEL_ROLE),
             CONFIG_ROLE: Named(backend, CONFIG_ROLE),
             ENDPOINT_ROLE: Endpoints(backend),
             SCALING_ROLE: Scaling(backend),
             GROUP_ROLE: Groups(backend),
-            FUNCTION_ROLE: Functions(backend),
+            FUNCTION_ROLE: functions,
             RUN_ROLE: Training(backend),
             TUNING_ROLE: Tuning(backend),
             PROCESSING_ROLE: processing,
@@ -179,7 +185,7 @@ class SageMakerAdapter(
         )
         self._belongings = Belongings(backend)
         unsearchable = (processing, transforms)
-        self._garbage = Garbage(backend, given.orphan_grace, unsearchable)
+        self._garbage = Garbage(backend, given.orphan_grace, functions, unsearchable)
 
     def clients(self, params: SageMakerParams) -> Clients:
         """What calls AWS; a test has an account of its own behind it."""

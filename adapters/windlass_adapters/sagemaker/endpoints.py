@@ -25,7 +25,7 @@ from windlass_adapters.base import (
 )
 from windlass_adapters.sagemaker.answers import Answer, moment, part, parts, text
 from windlass_adapters.sagemaker.api import SCALING
-from windlass_adapters.sagemaker.deployments import ENDPOINT_ROLE, name_digest
+from windlass_adapters.sagemaker.deployments import CONFIG_ROLE, ENDPOINT_ROLE, name_digest
 from windlass_adapters.sagemaker.errors import AbsentError, BusyError, ExistsError, passes
 from windlass_adapters.sagemaker.immutables import Backend
 from windlass_adapters.sagemaker.inplace import (
@@ -36,7 +36,7 @@ from windlass_adapters.sagemaker.inplace import (
     retagged,
     whole,
 )
-from windlass_adapters.sagemaker.inventory import Known, Tagged
+from windlass_adapters.sagemaker.inventory import CONFIG_TYPE, Known, Tagged
 from windlass_adapters.sagemaker.names import (
     BACK_TAG,
     FLEET_TAG,
@@ -71,6 +71,10 @@ class Endpoints:
         self._backend = backend
         self._idle = Idleness(backend.api, backend.clock)
         self._left_of: tuple[Tagged, set[str]] = ({}, set())
+        self._asked: dict[str, str] = {}
+        """By endpoint, when it had last changed when its configs were last asked for their tags."""
+        self._told: dict[str, str] = {}
+        """By endpoint, the config that a look last said had failed."""
 
     async def look(self, owner: Owner, external: External) -> Observation:
         inventory, name = self._backend.inventory, external.name
@@ -118,11 +122,9 @@ class Endpoints:
         answer, status = known.answer, text(known.answer, "EndpointStatus")
         failure = text(answer, "FailureReason")
         config, coming = config_of(answer), pending_config(answer)
-        failed, back, repair = "", False, ""
-        if failure or await self._left():
-            failed = await self._failed(owner, answer)
-            back = bool(failed) and await self._went_back(failed, answer)
-            failed = failed if failure or back else ""
+        repair = ""
+        failed, back = await self._came_to_nothing(owner, answer)
+        self._told[external.name] = failed
         state, reason, message = state_of(status, failure, failed, went_back=back)
         serves = status not in ("Creating", "Failed", "Deleting", "UpdateRollbackFailed")
         if status == "UpdateRollbackFailed":
@@ -161,7 +163,16 @@ class Endpoints:
         return found if hourly is None else {**found, "dollarsAnHour": hourly}
 
     async def _over(self, name: str, known: Known) -> str:
-        """Why it is time to take it down; empty while it is not."""
+        """Why it is time to take it down; empty while it is not.
+
+        It goes by tags, which another daemon may have changed since they were read.
+        """
+        if not await self._outlived(name, known):
+            return ""
+        known.tags = await self._backend.tags(text(known.answer, "EndpointArn"))
+        return await self._outlived(name, known)
+
+    async def _outlived(self, name: str, known: Known) -> str:
         made, now = moment(known.answer, "CreationTime"), self._backend.clock()
         if made is None:
             return ""
@@ -177,6 +188,15 @@ class Endpoints:
             return f"nobody has asked it for {spell} (options.idleStop)"
         return ""
 
+    async def _came_to_nothing(self, owner: Owner, answer: Answer) -> tuple[str, bool]:
+        """The config whose update failed, and whether the endpoint was told to leave it."""
+        failure = text(answer, "FailureReason")
+        if not failure and not await self._left():
+            return "", False
+        failed = await self._failed(owner, answer)
+        back = bool(failed) and await self._went_back(failed, answer)
+        return failed if failure or back else "", back
+
     async def _failed(self, owner: Owner, answer: Answer) -> str:
         """The config of the last update that was sent, when it has ended and is not in force.
 
@@ -188,6 +208,10 @@ class Endpoints:
         if pending_config(answer):
             return ""
         changed = _stamp(moment(answer, "LastModifiedTime"))
+        name = text(answer, "EndpointName")
+        if self._asked.get(name) != changed:
+            await self._ask_configs(owner)
+            self._asked[name] = changed
         configs = await self._backend.inventory.configs.get()
         tried = [
             (tags[TRIED_TAG], name)
@@ -196,6 +220,14 @@ class Endpoints:
         ]
         last = max(tried)[1] if tried else ""
         return "" if last == config_of(answer) else last
+
+    async def _ask_configs(self, owner: Owner) -> None:
+        """What other daemons remember on this owner's configs, as far as the index shows it."""
+        token = self._backend.identity.token(owner)
+        configs = await self._backend.inventory.configs.get()
+        found = await self._backend.inventory.tagged(CONFIG_TYPE, OWNER_TAG, token)
+        for name, tags in found.items():
+            configs[name] = _newest(tags, configs.get(name, {}))
 
     async def _left(self) -> set[str]:
         """The configs that endpoints were told to leave: hardly ever any."""
@@ -224,7 +256,8 @@ class Endpoints:
             )
         except ExistsError:
             return await self._take(owner, external, wanted)
-        except AbsentError as error:  # its config was made a moment ago
+        except AbsentError as error:  # made a moment ago, or taken away by another daemon
+            inventory.heat(CONFIG_ROLE, config)
             raise TransientError(f"{error}; AWS may not show the new config yet") from None
         inventory.heat(ENDPOINT_ROLE, name, made=True)
         return Found(
@@ -260,7 +293,11 @@ class Endpoints:
         if status == "UpdateRollbackFailed" and await self._is_stuck_on(owner, known, config):
             await self._go_back(known, external.name, config)
         elif config_of(known.answer) != config or status != "InService":
-            await self._to_config(known, wanted)
+            try:
+                await self._to_config(owner, known, wanted)
+            except AbsentError as error:  # another daemon has taken the config away
+                self._backend.inventory.heat(CONFIG_ROLE, config)
+                raise TransientError(f"{error}; looking again") from None
         elif changes:
             await self._backend.api.sagemaker(
                 "UpdateEndpointWeightsAndCapacities",
@@ -285,7 +322,7 @@ class Endpoints:
 
         Once for each failed update: that it was done is remembered on the config that failed.
         """
-        await self._remember(failed, known, BACK_TAG)
+        await self._remember(failed, await self._arn_of(failed), known, BACK_TAG)
         (await self._left()).add(failed)
         await self._backend.api.sagemaker(
             "UpdateEndpoint",
@@ -294,24 +331,42 @@ class Endpoints:
             RetainAllVariantProperties=True,
         )
 
-    async def _remember(self, config: str, known: Known, tag: str) -> None:
-        """Note on a config that an update is about to be sent, and how the endpoint stands now."""
+    async def _arn_of(self, config: str) -> str:
         answer = await self._backend.api.sagemaker(
             "DescribeEndpointConfig", EndpointConfigName=config
         )
+        return text(answer, "EndpointConfigArn")
+
+    async def _remember(self, config: str, arn: str, known: Known, tag: str) -> None:
+        """Note on a config that an update is about to be sent, and how the endpoint stands now."""
         stamp = _stamp(moment(known.answer, "LastModifiedTime"))
-        await self._backend.add_tags(text(answer, "EndpointConfigArn"), {tag: stamp})
+        await self._backend.add_tags(arn, {tag: stamp})
         configs = await self._backend.inventory.configs.get()
         configs.setdefault(config, dict(known.tags))[tag] = stamp
 
-    async def _to_config(self, known: Known, wanted: Wanted) -> None:
+    async def _refuse_unheard(self, owner: Owner, known: Known, config: str, arn: str) -> None:
+        """Another daemon may have sent this very update: then first say what came of it.
+
+        Nothing shows its note at once but the config itself.
+        """
+        tags = await self._backend.tags(arn)
+        (await self._backend.inventory.configs.get())[config] = tags
+        if BACK_TAG in tags:
+            (await self._left()).add(config)
+        failed, _ = await self._came_to_nothing(owner, known.answer)
+        if failed == config != self._told.get(text(known.answer, "EndpointName")):
+            raise TransientError(f"another daemon has tried {config} already; looking again")
+
+    async def _to_config(self, owner: Owner, known: Known, wanted: Wanted) -> None:
         """Send the update; first remember on the new config that it was tried."""
         config = str(wanted.body["config"])
         alarms = wanted.body["alarms"]
         assert isinstance(alarms, list)
         refuse_to_serverless(wanted, known.answer)
         await refuse_alarm(self._backend.api, [str(alarm) for alarm in alarms])
-        await self._remember(config, known, TRIED_TAG)
+        arn = await self._arn_of(config)
+        await self._refuse_unheard(owner, known, config, arn)
+        await self._remember(config, arn, known, TRIED_TAG)
         await self._release_scaling(known, wanted)
         request: dict[str, object] = {
             "EndpointName": wanted.name,
@@ -387,6 +442,12 @@ def _tags(wanted: Wanted) -> dict[str, str]:
     held = wanted.body["tags"]
     assert isinstance(held, dict)
     return {key: str(value) for key, value in held.items()}
+
+
+def _newest(tags: dict[str, str], heard: Mapping[str, str]) -> dict[str, str]:
+    """Tags out of the index, which may be older than what we have heard: stamps grow."""
+    told = {k: max(heard[k], tags.get(k, "")) for k in (TRIED_TAG, BACK_TAG) if k in heard}
+    return {**tags, **told}
 
 
 def _stamp(at: datetime | None) -> str:

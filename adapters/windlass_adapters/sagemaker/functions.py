@@ -7,6 +7,7 @@ description says what it stands for, so that one look tells whether it is as wan
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 
 from windlass_adapters.base import (
@@ -21,7 +22,7 @@ from windlass_adapters.base import (
     Wanted,
 )
 from windlass_adapters.sagemaker import fronted
-from windlass_adapters.sagemaker.answers import Answer, part, text
+from windlass_adapters.sagemaker.answers import Answer, count, part, tags_of, text
 from windlass_adapters.sagemaker.deployments import ENDPOINT_ROLE, Json
 from windlass_adapters.sagemaker.errors import AbsentError, ExistsError
 from windlass_adapters.sagemaker.immutables import Backend
@@ -33,8 +34,11 @@ FUNCTION_ROLE = "function"
 ALIAS = "live"
 POLICY = "invoke"
 RUNTIME = "python3.12"
-_LONGEST = 64 - len("windlass-")
+_BEGIN, _END = "windlass-", "-front"
+"""How a role's name begins, and how it and its function's end: the policy speaks of them."""
+_LONGEST = 64 - len(_BEGIN)
 """Characters of a name, so that its role has one of at most 64."""
+Check = Callable[[dict[str, str]], None]
 _TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -49,9 +53,10 @@ _TRUST = {
 
 def wanted_function(endpoint: Wanted, front: Front) -> Wanted:
     """The function in front of an endpoint."""
-    name = f"{endpoint.name}-front"
-    if len(name) > _LONGEST:
-        name = hashed(name, short_hash(6, name), _LONGEST)
+    begin, room = endpoint.name, _LONGEST - len(_END)
+    if len(begin) > room:
+        begin = hashed(begin, short_hash(6, begin), room)
+    name = f"{begin}{_END}"
     body: Json = {
         "endpoint": endpoint.name,
         "concurrency": front.concurrency,
@@ -64,8 +69,15 @@ def wanted_function(endpoint: Wanted, front: Front) -> Wanted:
 
 
 def role_of(function: str) -> str:
-    """The name of a function's role; all begin alike, so that a policy can speak of them."""
-    return f"windlass-{function}"
+    """The name of a function's role."""
+    return f"{_BEGIN}{function}"
+
+
+def function_of(role: str) -> str | None:
+    """The function whose role would have that name; None for a role that is none of these."""
+    if role.startswith(_BEGIN) and role.endswith(_END):
+        return role.removeprefix(_BEGIN)
+    return None
 
 
 class Functions:
@@ -173,7 +185,7 @@ class Functions:
                 )
             answer = await api.call("iam", "GetRole", RoleName=role_of(name))
         role = part(answer, "Role")
-        held = {text(t, "Key"): text(t, "Value") for t in _list(role.get("Tags"))}
+        held = tags_of(role)
         if not self._backend.identity.owns(owner, held):
             raise conflict(f"role {name}", held)
         where = await self._arn(endpoint)
@@ -246,23 +258,74 @@ class Functions:
                 await self._lambda("DeleteProvisionedConcurrencyConfig", name, Qualifier=ALIAS)
 
     async def delete(self, owner: Owner, external: External) -> None:
-        """The function with its versions, then its role."""
-        name, api = external.name, self._backend.api
+        """The function with its versions, then its role, which may be another's by now."""
+        name = external.name
+
+        def check(tags: dict[str, str]) -> None:
+            if not self._backend.identity.owns(owner, tags):
+                raise conflict(f"function {name}", tags)
+
+        await self._delete_function(name, check)
+        tags = await self.role_tags(role_of(name))
+        if tags is not None and self._backend.identity.owns(owner, tags):
+            await self._delete_role(role_of(name))
+
+    async def take_away(self, name: str, check: Check) -> None:
+        """A function with its versions and aliases, and its role. ``check`` refuses by tags."""
+        await self._delete_function(name, check)
+        await self.take_away_role(role_of(name), check)
+
+    async def _delete_function(self, name: str, check: Check) -> None:
         self._known.pop(name, None)
         with suppress(AbsentError):
             answer = await self._lambda("GetFunction", name)
-            tags = {k: str(v) for k, v in part(answer, "Tags").items()}
-            if not self._backend.identity.owns(owner, tags):
-                raise conflict(f"function {name}", tags)
+            check({k: str(v) for k, v in part(answer, "Tags").items()})
             await self._lambda("DeleteFunction", name)
+
+    async def take_away_role(self, role: str, check: Check) -> None:
+        """A role. ``check`` refuses by tags."""
+        tags = await self.role_tags(role)
+        if tags is not None:
+            check(tags)
+            await self._delete_role(role)
+
+    async def _delete_role(self, role: str) -> None:
+        api = self._backend.api
         with suppress(AbsentError):
-            role = part(await api.call("iam", "GetRole", RoleName=role_of(name)), "Role")
-            held = {text(t, "Key"): text(t, "Value") for t in _list(role.get("Tags"))}
-            if not self._backend.identity.owns(owner, held):
-                return
-            with suppress(AbsentError):
-                await api.call("iam", "DeleteRolePolicy", RoleName=role_of(name), PolicyName=POLICY)
-            await api.call("iam", "DeleteRole", RoleName=role_of(name))
+            await api.call("iam", "DeleteRolePolicy", RoleName=role, PolicyName=POLICY)
+        with suppress(AbsentError):
+            await api.call("iam", "DeleteRole", RoleName=role)
+
+    async def role_tags(self, role: str) -> dict[str, str] | None:
+        """The tags of a role; None when it is not there."""
+        try:
+            answer = await self._backend.api.call("iam", "GetRole", RoleName=role)
+        except AbsentError:
+            return None
+        return tags_of(part(answer, "Role"))
+
+    async def config(self, name: str) -> Answer | None:
+        """What AWS says of a function; None when it is not there."""
+        try:
+            return part(await self._lambda("GetFunction", name), "Configuration")
+        except AbsentError:
+            return None
+
+    async def endpoint(self, config: Answer) -> str | None:
+        """The endpoint that a function stands in front of; None when that is gone."""
+        name = text(part(part(config, "Environment"), "Variables"), "ENDPOINT_NAME")
+        with suppress(AbsentError):
+            await self._backend.api.sagemaker("DescribeEndpoint", EndpointName=name)
+            return name
+        return None
+
+    async def provisioned(self, name: str) -> int:
+        """How many of a function are kept warm, which costs."""
+        try:
+            answer = await self._lambda("GetProvisionedConcurrencyConfig", name, Qualifier=ALIAS)
+        except AbsentError:
+            return 0
+        return count(answer, "RequestedProvisionedConcurrentExecutions") or 0
 
 
 _FRESH = 3600.0
@@ -277,10 +340,6 @@ def _tags(wanted: Wanted) -> dict[str, str]:
     held = wanted.body["tags"]
     assert isinstance(held, dict)
     return {key: str(value) for key, value in held.items()}
-
-
-def _list(value: object) -> list[Answer]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _under_way(config: Answer) -> str:

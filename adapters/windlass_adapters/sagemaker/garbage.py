@@ -1,7 +1,8 @@
 """What this installation has left in the account and no spec declares any more.
 
 Endpoints and running jobs cost money: they are reported with what they cost and never removed by
-themselves. Models and configs that nothing uses cost nothing and are collected after a grace.
+themselves. Models and configs that nothing uses cost nothing and are collected after a grace, and
+so are functions and objects that nothing can use any more.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from windlass_adapters.base import Orphan, Owner
+from windlass_adapters.sagemaker.abandoned import AbandonedFronts, AbandonedObjects
 from windlass_adapters.sagemaker.answers import Answer, count, moment, part, parts, tags_of, text
 from windlass_adapters.sagemaker.deployments import CONFIG_ROLE, ENDPOINT_ROLE, MODEL_ROLE
 from windlass_adapters.sagemaker.endpoints import config_of, pending_config
 from windlass_adapters.sagemaker.errors import AbsentError
+from windlass_adapters.sagemaker.functions import Functions
 from windlass_adapters.sagemaker.immutables import Backend
 from windlass_adapters.sagemaker.jobs import RUN_ROLE
 from windlass_adapters.sagemaker.names import (
@@ -33,29 +36,39 @@ class Garbage:
     """Looks for what nobody declares."""
 
     def __init__(
-        self, backend: Backend, grace: timedelta, unsearchable: Sequence[Training] = ()
+        self,
+        backend: Backend,
+        grace: timedelta,
+        functions: Functions,
+        unsearchable: Sequence[Training] = (),
     ) -> None:
         self._backend = backend
         self._grace = grace
         self._unsearchable = unsearchable
+        self._fronts = AbandonedFronts(backend, functions)
+        self._objects = AbandonedObjects(backend)
         self._nouns = _NOUNS | {runs.role: (runs.noun, "Stop") for runs in unsearchable}
 
     async def orphans(self, living: Collection[Owner]) -> Sequence[Orphan]:
         """Everything of this installation whose owner is none of the living."""
         tokens = {self._backend.identity.token(owner) for owner in living}
-        found = [*await self._endpoints(tokens), *await self._jobs(tokens)]
+        running = await self._jobs(tokens)
+        found = [*await self._endpoints(tokens), *running]
         found += await self._unused(tokens)
-        found += await self._uploads(tokens)
+        found += await self._fronts.find(tokens)
+        found += await self._objects.find(tokens, {job.ref for job in running})
         before = self._backend.clock() - self._grace
         return [o for o in found if o.since is None or o.since < before]
 
     async def _endpoints(self, living: Collection[str]) -> list[Orphan]:
         found = []
-        for name, known in list((await self._backend.inventory.endpoints.get()).items()):
+        endpoints = await self._backend.inventory.endpoints.get()
+        for name, known in list(endpoints.items()):
             if known.tags.get(OWNER_TAG) in living:
                 continue
             answer = await self._describe("Endpoint", name)  # a search may be late
             if answer is None:
+                endpoints.pop(name, None)
                 continue
             hourly = self._hourly(answer, known.tags)
             since = moment(answer, "CreationTime")
@@ -146,24 +159,6 @@ class Garbage:
                 found.append(Orphan(MODEL_ROLE, name, tags.get(REF_TAG, ""), since, "", True))
         return found
 
-    async def _uploads(self, living: Collection[str]) -> list[Orphan]:
-        """Uploads that nobody goes on with, where a key can prove that it is of this installation.
-
-        Its folder ends in the owner's token, which with ``params.instance`` is a hash of that name
-        and of the object; without, it is a uid, which may be another installation's.
-        """
-        storage, identity = self._backend.storage, self._backend.identity
-        if identity.instance is None:
-            return []
-        found = []
-        for upload in await storage.uploads(storage.keys.prefix):
-            owner = storage.keys.owner(upload.key)
-            if owner is not None and identity.token(owner) not in living:
-                found.append(
-                    Orphan(UPLOAD_ROLE, upload.key, str(owner.key), upload.since, "", True)
-                )
-        return found
-
     async def _describe(self, noun: str, name: str) -> Answer | None:
         try:
             return await self._backend.api.sagemaker(f"Describe{noun}", **{f"{noun}Name": name})
@@ -177,9 +172,10 @@ class Garbage:
 
     async def remove(self, orphan: Orphan) -> None:
         """Remove it, or stop it. It is looked at once more before: it may have an owner by now."""
-        if orphan.role == UPLOAD_ROLE:
-            await self._abort(orphan.name)
-            return
+        for others in (self._fronts, self._objects):
+            if orphan.role in others.roles:
+                await others.remove(orphan)
+                return
         noun, ends = self._nouns[orphan.role]
         answer = await self._describe(noun, orphan.name)
         if answer is None:
@@ -202,13 +198,7 @@ class Garbage:
             case "endpoint":
                 inventory.heat(ENDPOINT_ROLE, orphan.name)
 
-    async def _abort(self, key: str) -> None:
-        for upload in await self._backend.storage.uploads(key):
-            if upload.key == key:
-                await self._backend.storage.abort(upload)
 
-
-UPLOAD_ROLE = "upload"
 _NOUNS = {
     CONFIG_ROLE: ("EndpointConfig", "Delete"),
     MODEL_ROLE: ("Model", "Delete"),

@@ -6,10 +6,12 @@ To be there and to be ours is all that there is to say of one; its name has the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import (
@@ -20,6 +22,7 @@ from windlass_adapters.base import (
     Owner,
     State,
     TerminalError,
+    TransientError,
     Wanted,
 )
 from windlass_adapters.sagemaker import packing
@@ -124,8 +127,13 @@ class Named:
         tags = {key: str(value) for key, value in held.items()}
         self._backend.inventory.heat(self._role, wanted.name)
         arguments = {f"{self._noun}Name": wanted.name, **request, "Tags": tag_list(tags)}
+        await self._check_artifact(request)
         try:
             await self._backend.api.sagemaker(f"Create{self._noun}", **arguments)
+        except AbsentError as error:
+            for model in _models_in(request):
+                self._backend.inventory.heat(MODEL_ROLE, model)
+            raise TransientError(f"{error}; looking again") from None
         except ExistsError:
             tags = await self._backend.tags(self._arn(await self._describe(wanted.name)))
             if not self._backend.identity.owns(owner, tags):
@@ -133,6 +141,16 @@ class Named:
         (await self._section.get())[wanted.name] = tags
         self._backend.inventory.heat(self._role, wanted.name, made=True)
         return settled(self._backend, owner, external, tags)
+
+    async def _check_artifact(self, request: Mapping[str, JsonValue]) -> None:
+        """Whether our artifact is there still: another daemon may have taken it away."""
+        container, storage = request.get("PrimaryContainer"), self._backend.storage
+        if not isinstance(container, dict):
+            return
+        key = str(container.get("ModelDataUrl", "")).removeprefix(storage.keys.url(""))
+        if storage.keys.read(key) is not None and not await storage.has(key):
+            self._backend.inventory.heat(ARTIFACT_ROLE, key)
+            raise TransientError(f"{key} is gone from the bucket; sending it anew")
 
     async def update(self, owner: Owner, external: External, wanted: Wanted) -> Found:
         raise TerminalError(f"{self._role} {external.name} never changes; it is made anew")
@@ -172,8 +190,18 @@ class Named:
             return None
 
 
+def _models_in(request: Mapping[str, JsonValue]) -> Iterator[str]:
+    """The models that an endpoint config names."""
+    variants = request.get("ProductionVariants")
+    for variant in variants if isinstance(variants, list) else ():
+        if isinstance(variant, dict):
+            yield str(variant["ModelName"])
+
+
 class Objects:
     """Artifacts in S3."""
+
+    role = ARTIFACT_ROLE
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -181,7 +209,7 @@ class Objects:
     async def look(self, owner: Owner, external: External) -> Observation:
         inventory, key = self._backend.inventory, external.name
         known = await inventory.objects.get()
-        if key in known and not inventory.is_hot(ARTIFACT_ROLE, key):
+        if key in known and not inventory.is_hot(self.role, key):
             return self._found(owner, external)
         if not await self._backend.storage.has(key):
             known.discard(key)
@@ -192,7 +220,7 @@ class Objects:
                 return Found(external, uid, State.LIVE, message=message)
             return Absent()
         known.add(key)
-        inventory.cool(ARTIFACT_ROLE, key)
+        inventory.cool(self.role, key)
         return self._found(owner, external)
 
     def _found(self, owner: Owner, external: External) -> Found:
@@ -210,12 +238,12 @@ class Objects:
 
     async def create(self, owner: Owner, wanted: Wanted) -> Found:
         artifact = Artifact.model_validate(wanted.body["artifact"])
-        external = External(ARTIFACT_ROLE, wanted.name, wanted.name)
+        external = External(self.role, wanted.name, wanted.name)
         storage, inventory = self._backend.storage, self._backend.inventory
-        inventory.heat(ARTIFACT_ROLE, wanted.name)
+        inventory.heat(self.role, wanted.name)
         if not await storage.has(wanted.name):
             file = await asyncio.to_thread(self._packed, artifact, str(wanted.body["format"]))
-            await storage.upload(wanted.name, file)
+            await storage.upload(wanted.name, file, self._backend.identity.tags(owner, {}))
             await asyncio.to_thread(self._drop, file)
         return self._found(owner, external)
 
@@ -245,5 +273,5 @@ class Objects:
     async def delete(self, owner: Owner, external: External) -> None:
         if not external.name.startswith(self._backend.storage.keys.folder(owner)):
             raise conflict(f"object {external.name}", {})
-        self._backend.inventory.heat(ARTIFACT_ROLE, external.name)
+        self._backend.inventory.heat(self.role, external.name)
         await self._backend.storage.delete(external.name)

@@ -23,6 +23,8 @@ LIST_AGE = 240.0
 """Seconds for which a list of endpoints answers; less than a resync."""
 AUDIT_AGE = 3600.0
 """Seconds between two readings of everything, give or take a tenth."""
+CONFIG_TYPE = "sagemaker:endpoint-config"
+"""As tag queries name configs; a search does not know them."""
 VISIBLE_WITHIN = 60.0
 """Seconds within which AWS shows what was made."""
 
@@ -81,6 +83,11 @@ class Scaled:
 
 Tagged = dict[str, dict[str, str]]
 """Tags by name."""
+
+
+def _name_in(arn: str) -> str:
+    """The last part of an ARN; Lambda's have no slash."""
+    return arn.rpartition(":")[2].rpartition("/")[2]
 
 
 class Inventory:
@@ -157,7 +164,7 @@ class Inventory:
         return found
 
     async def _tagged_configs(self) -> Tagged:
-        return await self.tagged("sagemaker:endpoint-config", INSTANCE_TAG, self._own)
+        return await self.tagged(CONFIG_TYPE, INSTANCE_TAG, self._own)
 
     async def tagged(self, type_: str, tag: str, value: str) -> Tagged:
         """Tags by name of everything of a type that carries a tag."""
@@ -169,7 +176,7 @@ class Inventory:
             ResourceTypeFilters=[type_],
             ResourcesPerPage=PAGE,
         )
-        return {text(item, "ResourceARN").rpartition("/")[2]: tags_of(item) async for item in pages}
+        return {_name_in(text(item, "ResourceARN")): tags_of(item) async for item in pages}
 
     async def _describe_scaling(self) -> dict[str, Scaled]:
         return await self.scaled()

@@ -13,6 +13,7 @@ from windlass_adapters.sagemaker.jobs import OUTPUTS, wanted_run
 from windlass_adapters.sagemaker.processing import processing_faults, wanted_processing
 from windlass_adapters.sagemaker.transforms import transform_faults, wanted_transform
 from windlass_adapters.sagemaker.tuning import wanted_sweep
+from windlass_adapters.sagemaker.uploads import wanted_uploads
 from windlass_schemas import Job, Sweep
 
 _TAG_VALUE = re.compile(r"[\w .:/=+@-]{1,256}", re.ASCII)
@@ -25,13 +26,16 @@ def wanted_job(renderer: Renderer, desired: Desired, job: Job | Sweep) -> tuple[
     faults = [f"{field}: {fault}" for field, fault in job_faults(job)]
     if faults:
         raise invalid("; ".join(faults))
+    needs: list[Wanted] = []
     if isinstance(job, Sweep):
-        return (wanted_sweep(renderer, desired, job),)
-    if job.spec.model is not None:
-        return wanted_transform(renderer, desired, job)
-    if JobOptions.model_validate(job.spec.options).type == "processing":
-        return (wanted_processing(renderer, desired, job),)
-    return (wanted_run(renderer, desired, job),)
+        run = wanted_sweep(renderer, desired, job)
+    elif job.spec.model is not None:
+        *needs, run = wanted_transform(renderer, desired, job)
+    elif JobOptions.model_validate(job.spec.options).type == "processing":
+        run = wanted_processing(renderer, desired, job)
+    else:
+        run = wanted_run(renderer, desired, job)
+    return (*needs, *wanted_uploads(run), run)
 
 
 def job_faults(job: Job | Sweep) -> Iterator[tuple[str, str]]:

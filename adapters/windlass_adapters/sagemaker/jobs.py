@@ -27,7 +27,8 @@ from windlass_schemas import (
 )
 
 RUN_ROLE = "run"
-CODE = "sourcedir.tar.gz"
+START = ".windlass.sh"
+"""In a program's archive, where SageMaker runs a container and knows no scripts: starts it."""
 ATTEMPT = 5
 """Characters that ``-a<attempt>`` may take."""
 OUTPUTS = ("model.tar.gz", "output.tar.gz")

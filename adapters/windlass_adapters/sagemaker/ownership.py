@@ -15,6 +15,7 @@ from windlass_adapters.sagemaker.names import OWNER_TAG
 from windlass_adapters.sagemaker.processing import PROCESSING_ROLE
 from windlass_adapters.sagemaker.transforms import TRANSFORM_ROLE
 from windlass_adapters.sagemaker.tuning import TUNING_ROLE
+from windlass_adapters.sagemaker.uploads import UPLOAD_ROLE
 
 ROLES = {
     "model": MODEL_ROLE,
@@ -47,7 +48,10 @@ class Belongings:
             held = await self._backend.inventory.tagged(f"sagemaker:{type_}", OWNER_TAG, token)
             found |= {External(role, name, name) for name in held}
         folder = self._backend.storage.keys.folder(owner)
+        keys = self._backend.storage.keys
         async for key in self._backend.storage.names(folder):
-            if self._backend.storage.keys.read(key) is not None:
+            if keys.is_upload(key):
+                found.add(External(UPLOAD_ROLE, key, key))
+            elif keys.read(key) is not None:
                 found.add(External(ARTIFACT_ROLE, key, key))
         return sorted(found)

@@ -21,7 +21,7 @@ from windlass_adapters.sagemaker.answers import text as text_of
 from windlass_adapters.sagemaker.deployments import Renderer, vpc_config
 from windlass_adapters.sagemaker.joboptions import JobOptions
 from windlass_adapters.sagemaker.jobs import (
-    CODE,
+    START,
     Json,
     code_of,
     distribution,
@@ -31,11 +31,11 @@ from windlass_adapters.sagemaker.jobs import (
     wanted,
 )
 from windlass_adapters.sagemaker.runstates import run_out
+from windlass_adapters.sagemaker.storage import CODE
 from windlass_adapters.sagemaker.training import Training, declared
 from windlass_schemas import Artifact, Job, JobSpec, Reason
 
 PROCESSING_ROLE = "processing"
-START = ".windlass.sh"
 MISSING = "OutputMissing: "
 """What the start script says when an output is not there."""
 OUTPUT = "output"
@@ -181,7 +181,7 @@ class Processing(Training):
     type = "sagemaker:processing-job"
     log_group = "ProcessingJobs"
 
-    async def request(self, wanted: Wanted) -> Json:
+    def request(self, wanted: Wanted) -> Json:
         request = json.loads(json.dumps(wanted.body["request"]))
         assert isinstance(request, dict)
         folder, uploads = str(wanted.body["folder"]), wanted.body["uploads"]
@@ -189,15 +189,12 @@ class Processing(Training):
         keys = self._backend.storage.keys
         inputs = uploads["inputs"]
         assert isinstance(inputs, dict)
-        start = {START: str(uploads["start"])}
-        await self.upload_code(f"{folder}{CODE}", uploads["code"], start)
         for given in request["ProcessingInputs"]:
             where, name = given["S3Input"], given["InputName"]
             if name == _CODE:
                 where["S3Uri"] = keys.url(f"{folder}{CODE}")
             elif name in inputs:
-                artifact = Artifact.model_validate(inputs[name])
-                where["S3Uri"] = await self.input(f"{folder}input/", artifact)
+                where["S3Uri"] = self.place(folder, Artifact.model_validate(inputs[name]))
         if wanted.body["outputs"]:
             place: Json = {
                 "S3Uri": keys.url(f"{folder}output/{wanted.name}"),

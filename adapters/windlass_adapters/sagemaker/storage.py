@@ -12,15 +12,16 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 from windlass_adapters.base import Owner, WaitingError
-from windlass_adapters.sagemaker.answers import Answer, count, moment, parts, text
+from windlass_adapters.sagemaker.answers import Answer, count, moment, parts, tags_of, text
 from windlass_adapters.sagemaker.api import Api
 from windlass_adapters.sagemaker.errors import AbsentError
 from windlass_adapters.sagemaker.names import Identity
@@ -35,6 +36,9 @@ UPLOAD_SLICE = 25.0
 LARGEST_WRAPPING = 1 << 20
 """Bytes by which an archive may be larger than the one file in it."""
 FILE = "model.tar.gz"
+CODE = "sourcedir.tar.gz"
+INPUT = "input"
+"""The folder of a run's inputs."""
 
 
 class Upload(NamedTuple):
@@ -42,6 +46,14 @@ class Upload(NamedTuple):
 
     key: str
     id: str
+    since: datetime | None
+
+
+class Stored(NamedTuple):
+    """An object as a list shows it."""
+
+    key: str
+    size: int
     since: datetime | None
 
 
@@ -85,6 +97,15 @@ class Keys:
         owner = Owner(self.identity.install, "", Key(kinds[kind], namespace, name))
         return owner if token and self.identity.token(owner) == token else None
 
+    def token(self, key: str) -> str:
+        """The owner's token that a key says; of what is not made by us, anything."""
+        return (key.removeprefix(self.prefix).split("/") + [""] * 4)[3]
+
+    def is_upload(self, key: str) -> bool:
+        """Whether it is a program or an input of a run: what a run reads and does not make."""
+        below = key.removeprefix(self.prefix).split("/")[5:]
+        return below == [CODE] or (below[:1] == [INPUT] and len(below) == 3)
+
     def url(self, key: str) -> str:
         """As SageMaker names it."""
         return f"s3://{self.bucket}/{key}"
@@ -126,19 +147,24 @@ class Storage:
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """All keys below a prefix."""
+        async for stored in self.stored(prefix):
+            yield stored.key
+
+    async def stored(self, prefix: str) -> AsyncIterator[Stored]:
+        """All objects below a prefix."""
         token: dict[str, object] = {}
         while True:
             answer = await self._s3("ListObjectsV2", Prefix=prefix, **token)
             for item in parts(answer, "Contents"):
-                yield text(item, "Key")
+                size, since = count(item, "Size") or 0, moment(item, "LastModified")
+                yield Stored(text(item, "Key"), size, since)
             if not answer.get("IsTruncated"):
                 return
             token = {"ContinuationToken": text(answer, "NextContinuationToken")}
 
-    async def read(self, key: str) -> bytes:
-        """A whole, small object. Raises AbsentError."""
-        body = (await self._s3("GetObject", Key=key)).get("Body")
-        return body if isinstance(body, bytes) else b""
+    async def tags(self, key: str) -> dict[str, str]:
+        """The tags of an object. Raises AbsentError."""
+        return tags_of(await self._s3("GetObjectTagging", Key=key), "TagSet")
 
     async def version(self, bucket: str, key: str) -> Answer:
         """What identifies somebody else's object: VersionId, ETag, ContentLength."""
@@ -160,8 +186,7 @@ class Storage:
     async def delete(self, key: str) -> None:
         """Remove an object and any unfinished upload of it. Absent is success."""
         await self._s3("DeleteObject", Key=key)
-        for upload in await self._uploads_of(key):
-            await self.abort(upload)
+        await self.abort_all(key)
 
     async def delete_folder(self, prefix: str) -> None:
         """Remove everything below a prefix, unfinished uploads too."""
@@ -182,6 +207,11 @@ class Storage:
         with suppress(AbsentError):
             await self._s3("AbortMultipartUpload", Key=upload.key, UploadId=upload.id)
 
+    async def abort_all(self, key: str) -> None:
+        """Let go of all that is unfinished of an object."""
+        for upload in await self._uploads_of(key):
+            await self.abort(upload)
+
     async def uploads(self, prefix: str) -> list[Upload]:
         """All unfinished uploads below a prefix, the oldest of each key first."""
         found: list[Upload] = []
@@ -199,19 +229,22 @@ class Storage:
                 "UploadIdMarker": text(answer, "NextUploadIdMarker"),
             }
 
-    async def put(self, key: str, data: bytes) -> None:
+    async def put(self, key: str, data: bytes, tags: Mapping[str, str]) -> None:
         """Send a small object at once; S3 checks its sha256."""
         checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-        await self._s3("PutObject", Key=key, Body=io.BytesIO(data), ChecksumSHA256=checksum)
+        body = io.BytesIO(data)
+        await self._s3(
+            "PutObject", Key=key, Body=body, ChecksumSHA256=checksum, Tagging=urlencode(tags)
+        )
 
-    async def upload(self, key: str, file: Path) -> None:
+    async def upload(self, key: str, file: Path, tags: Mapping[str, str]) -> None:
         """Bring a file there. Raises WaitingError while there is more to send: call again."""
         total = (await asyncio.to_thread(file.stat)).st_size
         if total <= PART:
-            await self.put(key, await asyncio.to_thread(file.read_bytes))
+            await self.put(key, await asyncio.to_thread(file.read_bytes), tags)
             return
         uploads = await self._uploads_of(key)
-        upload = uploads[0].id if uploads else await self._begin(key)
+        upload = uploads[0].id if uploads else await self._begin(key, tags)
         sent = await self._sent(key, upload)
         until = asyncio.get_running_loop().time() + UPLOAD_SLICE
         for number, (offset, length) in enumerate(sizes(total, PART, MOST_PARTS), start=1):
@@ -236,8 +269,10 @@ class Storage:
         for other in uploads[1:]:  # a second one was begun when the first one's reply was lost
             await self.abort(other)
 
-    async def _begin(self, key: str) -> str:
-        answer = await self._s3("CreateMultipartUpload", Key=key, ChecksumAlgorithm="SHA256")
+    async def _begin(self, key: str, tags: Mapping[str, str]) -> str:
+        answer = await self._s3(
+            "CreateMultipartUpload", Key=key, ChecksumAlgorithm="SHA256", Tagging=urlencode(tags)
+        )
         return text(answer, "UploadId")
 
     async def _send(self, key: str, upload: str, number: int, data: bytes) -> tuple[str, str, int]:

@@ -6,13 +6,10 @@ What it leaves in S3 stays there when its record goes: models are served from it
 
 from __future__ import annotations
 
-import asyncio
 import json
-import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -27,16 +24,18 @@ from windlass_adapters.base import (
     TransientError,
     Wanted,
 )
-from windlass_adapters.sagemaker import packing
 from windlass_adapters.sagemaker.answers import Answer, moment, number, part, text
 from windlass_adapters.sagemaker.api import PAGE
+from windlass_adapters.sagemaker.deployments import MODEL_ROLE
 from windlass_adapters.sagemaker.errors import AbsentError, ExistsError
 from windlass_adapters.sagemaker.immutables import Backend
 from windlass_adapters.sagemaker.inventory import Section
-from windlass_adapters.sagemaker.jobs import CODE, OUTPUTS, RUN_ROLE, file_name
+from windlass_adapters.sagemaker.jobs import OUTPUTS, RUN_ROLE
 from windlass_adapters.sagemaker.names import HASH_TAG, conflict, tag_list
 from windlass_adapters.sagemaker.runstates import run_state
-from windlass_schemas import Artifact, Reason, digest_of
+from windlass_adapters.sagemaker.storage import CODE
+from windlass_adapters.sagemaker.uploads import input_key, wanted_uploads
+from windlass_schemas import Artifact, digest_of
 
 LIST_AGE = 30.0
 """Seconds for which a list of running jobs answers."""
@@ -171,7 +170,8 @@ class Training:
             HASH_TAG: wanted.digest,
             **outputs_tags(_texts(wanted.body["outputs"])),
         }
-        request = await self.request(wanted)
+        request = self.request(wanted)
+        await self._check_uploads(wanted)
         self._backend.inventory.heat(self.role, wanted.name)
         try:
             await self._backend.api.sagemaker(
@@ -182,6 +182,9 @@ class Training:
             )
         except ExistsError:
             return await self._take(owner, external)
+        except AbsentError as error:  # its model: made a moment ago, or gone by another daemon
+            self._backend.inventory.heat(MODEL_ROLE, str(request.get("ModelName")))
+            raise TransientError(f"{error}; looking again") from None
         self._backend.inventory.heat(self.role, wanted.name, made=True)
         message = f"SageMaker has taken {wanted.name}"
         return Found(external, owner.uid, State.PROGRESSING, message=message)
@@ -196,22 +199,28 @@ class Training:
             raise conflict(f"job {external.name}", read[1])
         return self._found(owner, external, *read)
 
-    async def request(self, wanted: Wanted) -> Json:
-        """The whole request, after everything that it names has been uploaded."""
+    async def _check_uploads(self, wanted: Wanted) -> None:
+        """Whether all that it reads is there still: else it would run, and fail, without."""
+        for upload in wanted_uploads(wanted):
+            if not await self._backend.storage.has(upload.name):
+                self._backend.inventory.heat(upload.role, upload.name)
+                raise TransientError(f"{upload.name} is gone from the bucket; sending it anew")
+
+    def request(self, wanted: Wanted) -> Json:
+        """The whole request."""
         request = json.loads(json.dumps(wanted.body["request"]))
         assert isinstance(request, dict)
-        await self.complete(wanted, request, "HyperParameters")
+        self.complete(wanted, request, "HyperParameters")
         return request
 
-    async def complete(self, wanted: Wanted, request: Json, parameters: str) -> None:
-        """Upload code and inputs, and put their addresses in. Raises WaitingError meanwhile."""
+    def complete(self, wanted: Wanted, request: Json, parameters: str) -> None:
+        """Put in the addresses of what it reads, and of what it is to make."""
         folder, uploads = str(wanted.body["folder"]), wanted.body["uploads"]
         assert isinstance(uploads, dict)
         keys = self._backend.storage.keys
         code, inputs = uploads["code"], uploads["inputs"]
         assert isinstance(inputs, dict)
         if code:
-            await self.upload_code(f"{folder}{CODE}", code)
             hyper = request[parameters]
             assert isinstance(hyper, dict)
             hyper["sagemaker_submit_directory"] = json.dumps(keys.url(f"{folder}{CODE}"))
@@ -226,8 +235,7 @@ class Training:
                 assert isinstance(source, dict)
                 where = source["S3DataSource"]
                 assert isinstance(where, dict)
-                artifact = Artifact.model_validate(given)
-                where["S3Uri"] = await self.input(f"{folder}input/", artifact)
+                where["S3Uri"] = self.place(folder, Artifact.model_validate(given))
         output = request.setdefault("OutputDataConfig", {})
         assert isinstance(output, dict)
         output["S3OutputPath"] = keys.url(f"{folder}output")
@@ -235,46 +243,15 @@ class Training:
         if isinstance(checkpoints, dict):
             checkpoints["S3Uri"] = keys.url(f"{folder}checkpoints")
 
-    async def upload_code(
-        self, key: str, code: JsonValue, more: Mapping[str, str] | None = None
-    ) -> None:
-        """The program's files, by digest, and texts of our own, as one archive."""
-        storage, artifacts = self._backend.storage, self._backend.artifacts
-        if await storage.has(key):
-            return
-        async with self._scratch() as folder:
-            files = {path: artifacts.path(digest) for path, digest in _texts(code).items()}
-            for name, text_ in (more or {}).items():
-                files[name] = folder / name
-                await asyncio.to_thread(files[name].write_text, text_)
-            archive = await asyncio.to_thread(packing.pack, files, folder / CODE)
-            await storage.upload(key, archive)
-
-    @asynccontextmanager
-    async def _scratch(self) -> AsyncIterator[Path]:
-        with tempfile.TemporaryDirectory(dir=self._backend.scratch) as folder:
-            yield Path(folder)
-
-    async def input(self, folder: str, artifact: Artifact) -> str:
-        """Where an input lies in S3; uploaded if it does not yet."""
-        if artifact.url is not None:
-            return artifact.url
-        file = self._backend.artifacts.path(artifact.digest)
-        if not file.is_file():
-            raise TerminalError(
-                f"{artifact.name} is not in this machine's artifact store; make it again",
-                reason=Reason.INVALID_ARTIFACT,
-            )
-        key = f"{folder}{artifact.digest.removeprefix('sha256:')[:16]}/{file_name(artifact)}"
-        if not await self._backend.storage.has(key):
-            await self._backend.storage.upload(key, file)
-        return self._backend.storage.keys.url(key)
+    def place(self, folder: str, artifact: Artifact) -> str:
+        """Where an input lies in S3."""
+        return artifact.url or self._backend.storage.keys.url(input_key(folder, artifact))
 
     async def update(self, owner: Owner, external: External, wanted: Wanted) -> Found:
         raise TerminalError(f"{external.name}: a run is made once and never changed")
 
     async def delete(self, owner: Owner, external: External) -> None:
-        """Stop it; once it is over, remove its record and what was uploaded for it."""
+        """Stop it; once it is over, remove its record and its checkpoints."""
         self._known.pop(external.name, None)
         self._backend.inventory.heat(self.role, external.name)
         read = await self._read(external.name)
@@ -290,8 +267,7 @@ class Training:
         elif status in TERMINAL:
             base = external.name.rpartition("-a")[0]
             folder = f"{self._backend.storage.keys.folder(owner)}{base}/"
-            for below in (CODE, "input/", "checkpoints/"):
-                await self._backend.storage.delete_folder(f"{folder}{below}")
+            await self._backend.storage.delete_folder(f"{folder}checkpoints/")
             await self.forget(external.name, answer)
 
     async def forget(self, name: str, answer: Answer) -> None:

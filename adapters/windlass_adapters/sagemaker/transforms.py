@@ -200,7 +200,7 @@ class Transforms(Training):
                 )
         return found
 
-    async def request(self, wanted: Wanted) -> Json:
+    def request(self, wanted: Wanted) -> Json:
         request = json.loads(json.dumps(wanted.body["request"]))
         assert isinstance(request, dict)
         folder, uploads = str(wanted.body["folder"]), wanted.body["uploads"]
@@ -209,7 +209,7 @@ class Transforms(Training):
         assert isinstance(inputs, dict)
         for given in inputs.values():
             source = request["TransformInput"]["DataSource"]["S3DataSource"]
-            source["S3Uri"] = await self.input(f"{folder}input/", Artifact.model_validate(given))
+            source["S3Uri"] = self.place(folder, Artifact.model_validate(given))
         place = self._backend.storage.keys.url(f"{folder}output/{wanted.name}")
         request["TransformOutput"]["S3OutputPath"] = place
         return request

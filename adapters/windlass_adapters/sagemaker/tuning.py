@@ -104,12 +104,12 @@ class Tuning(Training):
     type = "sagemaker:hyper-parameter-tuning-job"
     log_mark = "-"  # of its children
 
-    async def request(self, wanted: Wanted) -> Json:
+    def request(self, wanted: Wanted) -> Json:
         request = json.loads(json.dumps(wanted.body["request"]))
         assert isinstance(request, dict)
         definition = request["TrainingJobDefinition"]
         assert isinstance(definition, dict)
-        await self.complete(wanted, definition, "StaticHyperParameters")
+        self.complete(wanted, definition, "StaticHyperParameters")
         return request
 
     def _found(

@@ -163,7 +163,12 @@ class MemoryAdapter(Adapter):
         body: dict[str, JsonValue] = {**spec, "inputs": inputs, "files": files}
         match resource:
             case Job():
-                later = ("timeLimit", "retries", "onChange")  # none of it decides the result
+                later = (
+                    "timeLimit",
+                    "retries",
+                    "onChange",
+                    "history",
+                )  # none of it decides the result
                 digest = digest_of({name: v for name, v in body.items() if name not in later})
                 name = f"{owner.key.namespace}.{owner.key.name}-{owner.uid[:8]}-{digest[7:15]}"
                 return (Wanted("run", name, digest, body, completes=True),)

@@ -41,9 +41,16 @@ class SteppedStore(SqliteStore):
         await self._db.run(_nothing)
         return found
 
-    async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry | None) -> None:
+    async def intend(
+        self,
+        claim: Claim,
+        record: ExternalRecord,
+        entry: Entry | None,
+        *,
+        through_power_cut: bool = True,
+    ) -> None:
         self.last = Said(writes=claim.object.key)
-        await super().intend(claim, record, entry)
+        await super().intend(claim, record, entry, through_power_cut=through_power_cut)
 
     async def commit(self, claim: Claim, outcome: Outcome) -> None:
         self.last = Said(writes=claim.object.key)

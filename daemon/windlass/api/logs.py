@@ -36,7 +36,8 @@ PATIENCE = 100
 
 def latest_run(found: Object) -> ExternalRecord | None:
     """The newest run of an object; without runs, what serves, or the newest thing that it holds."""
-    records = [r for r in found.externals if r.state is not RecordState.GONE]
+    going = (RecordState.GONE, RecordState.FORGOTTEN)
+    records = [r for r in found.externals if r.state not in going]
     runs = [r for r in records if r.wanted.completes]
     runs = runs or [r for r in records if r.wanted.role in SERVING_ROLES] or records
     started = [r for r in runs if r.state is not RecordState.INTENDED] or runs

@@ -30,10 +30,15 @@ from windlass.bus.topology import (
 from windlass.metrics import BusMetrics
 from windlass.sources.base import SourceUnavailableError
 from windlass.sources.messages import Delivery, MessageReader
+from windlass.store.books import FEW_MESSAGES
 from windlass.store.inbox import Receipt, SpecMessage
 
 PREFETCH = 64
-"""Messages that are taken at once, and committed together."""
+"""Messages that the broker hands out before it waits for an acknowledgement."""
+TOGETHER = FEW_MESSAGES
+"""Messages that are committed and acknowledged together: the next ones are here by then."""
+SMALL = 16 * 1024
+"""Bytes of a message that is read at once. A longer one, and what brings files, takes a thread."""
 SIGNATURE = "windlass-signature"
 """Header with the signature of a message."""
 KEEP_RETRY = 5.0
@@ -69,7 +74,7 @@ class SpecIntake:
         session.ready()
         while True:
             batch = [await arrived.get()]
-            while not arrived.empty():
+            while not arrived.empty() and len(batch) < TOGETHER:
                 batch.append(arrived.get_nowait())
             session.under_way = len(batch)
             await self._take(batch, channel, dead)
@@ -92,12 +97,15 @@ class SpecIntake:
             self._metrics.consumed.labels(receipt.verdict).inc()
 
     async def _read(self, deliveries: Sequence[Delivery]) -> list[SpecMessage]:
-        """Read all in a thread; waits for as long as files cannot be kept."""
+        """Read all, in a thread if it is much; waits for as long as files cannot be kept."""
+
+        def read() -> list[SpecMessage]:
+            return [self._reader.read(delivery) for delivery in deliveries]
+
+        at_once = len(deliveries) == 1 and _is_small(deliveries[0])
         while True:
             try:
-                return await asyncio.to_thread(
-                    lambda: [self._reader.read(delivery) for delivery in deliveries]
-                )
+                return read() if at_once else await asyncio.to_thread(read)
             except SourceUnavailableError as error:
                 _log.error("messages wait", error=str(error))
                 await asyncio.sleep(KEEP_RETRY)
@@ -140,6 +148,11 @@ class SpecIntake:
             )
         except aio_pika.exceptions.DeliveryError:
             _log.info("a publisher's reply queue is full", queue=message.reply_to)
+
+
+def _is_small(delivery: Delivery) -> bool:
+    """Whether reading it takes less than handing it to a thread, and touches no disk."""
+    return len(delivery.body) <= SMALL and b'"files"' not in delivery.body
 
 
 def _delivery_of(message: AbstractIncomingMessage) -> Delivery:

@@ -119,6 +119,10 @@ def _held(s: Situation, result: Plan) -> Plan:
         return result
     if hold.wanted_digest != hold_key(s) or hold.until <= s.now:
         return result
+    after = (hold.until - s.now).total_seconds()
+    if result.aside:
+        sooner = min(result.verdict.requeue_after, after)
+        return result.without_steps(replace(result.verdict, requeue_after=sooner))
     return result.without_steps(
         replace(
             result.verdict,
@@ -127,7 +131,7 @@ def _held(s: Situation, result: Plan) -> Plan:
             message=hold.message,
             reconciling=not hold.terminal,
             stalled=hold.terminal,
-            requeue_after=(hold.until - s.now).total_seconds(),
+            requeue_after=after,
         )
     )
 

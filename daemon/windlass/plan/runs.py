@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from windlass.plan.history import forget
 from windlass.plan.lasting import leftovers, plan_lasting
 from windlass.plan.situation import (
     Plan,
@@ -62,6 +63,8 @@ def plan_runs(s: Situation, wanted: Wanted | None, needs: tuple[Wanted, ...] = (
     elif result.verdict.ready == "True" and not result.steps and not _going(runs):
         left = leftovers(s, needs)
         result = replace(result, steps=left.steps, records=left.records)
+    if not result.steps and not result.verdict.reconciling and not _going(runs):
+        result = forget(s, wanted, runs, result)
     return replace(result, records=(*changed, *result.records))
 
 
@@ -81,6 +84,8 @@ def _prepared(s: Situation, needs: tuple[Wanted, ...], result: Plan, begins: Ste
 
 def _look(s: Situation, record: ExternalRecord) -> ExternalRecord:
     """One record, corrected by what was observed. What is over stays over."""
+    if record.state is RecordState.FORGOTTEN:
+        return _look_forgotten(s, record)
     if record.state not in _ACTIVE:
         return record
     seen = s.seen(record)
@@ -102,6 +107,14 @@ def _look(s: Situation, record: ExternalRecord) -> ExternalRecord:
             return replace(known, state=RecordState.CREATED)
         case _:
             return known
+
+
+def _look_forgotten(s: Situation, record: ExternalRecord) -> ExternalRecord:
+    if not isinstance(s.seen(record), Absent):
+        return record
+    missing = replace(record, absent_since=record.absent_since or s.now)
+    soaking = s.absent_for(missing).total_seconds() > 0
+    return missing if soaking else replace(record, state=RecordState.GONE)
 
 
 def _look_absent(s: Situation, record: ExternalRecord) -> ExternalRecord:
@@ -128,6 +141,7 @@ def _failed(
 
 def _next(s: Situation, wanted: Wanted, runs: Sequence[ExternalRecord]) -> Plan:
     spec = _spec(s).spec
+    runs = [r for r in runs if r.state is not RecordState.FORGOTTEN]
     mine = [r for r in runs if r.wanted.digest == wanted.digest and r.target == s.target]
     others = [r for r in runs if r not in mine]
     going = [r for r in others if r.state in _ACTIVE]

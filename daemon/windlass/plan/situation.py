@@ -61,6 +61,11 @@ class Situation:
     """Why the adapter cannot serve the spec; ``wanted`` is empty then."""
     dependents: tuple[Dependent, ...] = ()
     diff: Callable[[Wanted, Found], tuple[Change, ...]] = lambda wanted, found: ()
+    history: int | None = None
+    """How many earlier runs are kept; None for all."""
+    in_use: frozenset[str] = frozenset()
+    """Digests and addresses that objects hold which take from this one; known when a run is to be
+    forgotten."""
 
     @property
     def poll(self) -> float:
@@ -152,6 +157,8 @@ class Plan:
     """Corrections to our books that need no action."""
     finalize: bool = False
     """Nothing is left: the object itself may go."""
+    aside: bool = False
+    """Whatever becomes of the steps, the verdict holds."""
 
     def without_steps(self, verdict: Verdict) -> Plan:
         """The same findings, with nothing to be done about them now."""

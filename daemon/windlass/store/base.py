@@ -89,10 +89,18 @@ class Store(Protocol):
         """Read one object with the right to write it; None if there is none, or it is taken."""
 
     @abstractmethod
-    async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry | None) -> None:
+    async def intend(
+        self,
+        claim: Claim,
+        record: ExternalRecord,
+        entry: Entry | None,
+        *,
+        through_power_cut: bool = True,
+    ) -> None:
         """Write down what is about to be done, durably. Raises LeaseLostError.
 
-        Without ``entry`` it is another try of what the history has already.
+        Without ``entry`` it is another try of what the history has already. What need not be known
+        after a power cut outlives the death of any process all the same.
         """
 
     @abstractmethod

@@ -34,6 +34,9 @@ from windlass.store.rows import Row
 from windlass.store.statements import T, Transaction, Value, Work
 from windlass_schemas import CloudEvent, Key
 
+FEW_MESSAGES = 16
+"""Messages that are written like a pass's outcome. More are work of some length."""
+
 
 class Books(Store, Inbox):
     """What is the same for every database."""
@@ -46,11 +49,15 @@ class Books(Store, Inbox):
     async def _write(self, work: Work[T]) -> T:
         """Run a pass's transaction. Raises StoreError."""
 
+    async def _note(self, work: Work[T]) -> T:
+        """Run a pass's transaction that a power cut may undo. Raises StoreError."""
+        return await self._write(work)
+
     @abstractmethod
-    async def _change(self, work: Work[T], source: str = "") -> T:
+    async def _change(self, work: Work[T], source: str = "", *, quick: bool = False) -> T:
         """Run a transaction on what is declared, by a daemon that may, for the source named.
 
-        Raises StoreError, and LeaseLostError when it may not.
+        ``quick``: it is a few statements. Raises StoreError, and LeaseLostError when it may not.
         """
 
     # -- hop 2: what sources declare ------------------------------------------------------------
@@ -76,7 +83,7 @@ class Books(Store, Inbox):
             await self._wake(at, tuple(dict.fromkeys(changed)), Priority.EDIT)
             return receipts
 
-        return await self._change(work)
+        return await self._change(work, quick=len(messages) <= FEW_MESSAGES)
 
     async def retake(self, key: Key, source: str, now: datetime) -> tuple[Key, ...]:
         async def work(at: Transaction) -> tuple[Key, ...]:
@@ -88,14 +95,21 @@ class Books(Store, Inbox):
 
     # -- hops 4, 7 and 8: a pass ----------------------------------------------------------------
 
-    async def intend(self, claim: Claim, record: ExternalRecord, entry: Entry | None) -> None:
+    async def intend(
+        self,
+        claim: Claim,
+        record: ExternalRecord,
+        entry: Entry | None,
+        *,
+        through_power_cut: bool = True,
+    ) -> None:
         async def work(at: Transaction) -> None:
             await self._guard(at, claim)
             await put_record(at, claim.object, record)
             if entry is not None:
                 await at.one("insert_history", **entry_row(entry))
 
-        await self._write(work)
+        await (self._write if through_power_cut else self._note)(work)
 
     async def commit(self, claim: Claim, outcome: Outcome) -> None:
         if changes_nothing(claim, outcome):

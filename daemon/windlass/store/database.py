@@ -6,6 +6,8 @@ transaction whole: done, or not begun.
 - A write is a few statements on the caller's thread, which take less time than handing them to
   another one does. Only the commit, the disk's word that it has them, is waited for in a thread.
   What is written while the disk is busy is committed together, each write in a savepoint.
+- A write that a power cut may undo is not waited for: it is done on return, when nothing else is
+  under way. The next commit takes it to the disk.
 - Work that may take long runs as a whole in that thread.
 - A few rows by their key are read at once, over a second connection: WAL keeps readers and writers
   apart.
@@ -36,6 +38,8 @@ TOGETHER = 32
 """Writes in one commit, at most."""
 FEW = 4
 """Writes in one commit that no clock is asked for."""
+CHECKPOINT = 1000
+"""Pages of the log after which a commit brings them into the file; SQLite's own number."""
 
 
 class Database:
@@ -92,6 +96,27 @@ class Database:
         the disk takes the commit has.
         """
         return await self._ask(partial(work, *args, **kwargs), quick=True)
+
+    async def note(self, work: Callable[[], T]) -> T:
+        """Run one short transaction that need only outlive this process. Raises StoreError."""
+        if self._busy or self._waiting:
+            return await self.write(work)
+        try:
+            with self._not_waiting_for_the_disk():
+                return work()
+        except sqlite3.OperationalError as error:
+            raise _refusal(error) from error
+
+    @contextmanager
+    def _not_waiting_for_the_disk(self) -> Iterator[None]:
+        """Commits leave the file to the kernel, and checkpoints to commits that wait anyway."""
+        self.connection.execute("PRAGMA synchronous = NORMAL")
+        self.connection.execute("PRAGMA wal_autocheckpoint = 0")
+        try:
+            yield
+        finally:
+            self.connection.execute("PRAGMA synchronous = FULL")
+            self.connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
 
     async def _ask(self, work: Callable[[], T], *, quick: bool) -> T:
         answer: asyncio.Future[T] = self._loop.create_future()

@@ -22,6 +22,8 @@ class RecordState(StrEnum):
     DELETING = "deleting"
     RETIRED = "retired"
     """Taken down because its time was over; made again when the spec changes or on request."""
+    FORGOTTEN = "forgotten"
+    """A run that was over, on its way out: there are newer ones."""
     ORPHANED = "orphaned"
     GONE = "gone"
 

@@ -94,7 +94,7 @@ class PostgresStore(Books):
         self.writes += 1
         return result
 
-    async def _change(self, work: Work[T], source: str = "") -> T:
+    async def _change(self, work: Work[T], source: str = "", *, quick: bool = False) -> T:
         async def admitted(at: Transaction) -> T:
             await at.one("lock_declared")
             await self._admit(_session(at), source)

@@ -78,12 +78,15 @@ class SqliteStore(Books):
     async def _write(self, work: Work[T]) -> T:
         return await self._db.write(lambda: self._whole(work))
 
-    async def _change(self, work: Work[T], source: str = "") -> T:
+    async def _note(self, work: Work[T]) -> T:
+        return await self._db.note(lambda: self._whole(work))
+
+    async def _change(self, work: Work[T], source: str = "", *, quick: bool = False) -> T:
         async def admitted(at: Transaction) -> T:
             await self._check_session(at)
             return await work(at)
 
-        return await self._db.run(lambda: self._whole(admitted))
+        return await (self._db.write if quick else self._db.run)(lambda: self._whole(admitted))
 
     def _whole(self, work: Work[T]) -> T:
         with self._db.transaction():

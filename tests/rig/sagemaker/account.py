@@ -126,6 +126,8 @@ class Account:
         """What a tuning job's training runs measure."""
         self.alarms: Callable[[], frozenset[str]] = frozenset
         """The names of the alarms that are in ALARM."""
+        self.functions: Callable[[], Mapping[str, Mapping[str, str]]] = dict
+        """The tags of Lambda's functions by ARN: Lambda itself is not modelled here."""
         self.on_output: Callable[[str, bytes], None] | None = None
         """Takes what a job leaves behind: an S3 URI and bytes."""
         self._index: dict[str, Resource] = {}

@@ -53,9 +53,10 @@ class SageMakerDouble:
         self.credentials = Credentials("AKIAWINDLASS", "a-secret-that-signs", principal)
         self.front = Front(self.account, {self.credentials.access_key: self.credentials})
         self.faults, self.calls = self.front.faults, self.front.calls
-        self.others = Others(self.account.number, self.front.credentials, self.clock)
+        self.others = Others(self.account.number, region, self.front.credentials, self.clock)
         self.front.others = self.others
         self.account.on_output = self.others.leave
+        self.account.functions = self.others.functions
         self.url = ""
         """Where every service is reached; known once it is entered."""
         self.iam = Iam(self.account, principal)

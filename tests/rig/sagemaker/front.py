@@ -229,7 +229,8 @@ def _members(what: Asked, signed: Signed) -> Json:
         return {name: values[0] for name, values in form.items()}
     if what.protocol in ("json", "rest-json") and what.service != "sagemaker-runtime":
         return {**_parsed(signed.body), **what.uri} if signed.body else dict(what.uri)
-    return dict(what.uri)
+    tagged = signed.headers.get("x-amz-tagging")  # S3 tags by a header, with rights of its own
+    return {**what.uri, **({"Tagging": tagged} if tagged else {})}
 
 
 def _action(what: Asked) -> str:

@@ -1,9 +1,10 @@
 """S3, STS, IAM, CloudWatch, logs and Lambda: moto, in this process and behind the same front door.
 
 What moto does not do and AWS does: it takes any checksum that a client sends (checked here, before
-it), it answers 500 for a part of an upload that is over, it has begun all uploads in 2010 (put
-right here), its Lambda runs nothing, its CloudWatch raises no alarm by itself, and who calls is
-always the same user (answered here). SageMaker and autoscaling are never answered from there.
+it), it answers 500 for a part of an upload that is over, it has begun all uploads in 2010 and made
+all else by the machine's clock (put right here), its Lambda runs nothing, its CloudWatch raises no
+alarm by itself, and who calls is always the same user (answered here). SageMaker and autoscaling
+are never answered from there.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+from urllib.parse import parse_qs
 from uuid import uuid4
 
 from rig.sagemaker.refusals import not_modelled, refuse, rule
@@ -35,6 +38,16 @@ _SUMS: dict[str, Callable[[bytes], bytes]] = {
     "sha1": lambda body: hashlib.sha1(body, usedforsecurity=False).digest(),
     "crc32": lambda body: zlib.crc32(body).to_bytes(4, "big"),
 }
+_DATED = frozenset(
+    {
+        "PutObject",
+        "CompleteMultipartUpload",
+        "CreateRole",
+        "CreateFunction",
+        "UpdateFunctionCode",
+        "UpdateFunctionConfiguration",
+    }
+)
 SERVED = frozenset({"s3", "sts", "iam", "cloudwatch", "logs", "lambda"})
 # moto keeps its state per process and is not made for threads: one thread for all doubles.
 _THREAD = ThreadPoolExecutor(1, thread_name_prefix="moto")
@@ -45,9 +58,14 @@ class Others:
     """Calls moto for one account."""
 
     def __init__(
-        self, account: str, credentials: dict[str, Credentials], clock: Callable[[], datetime]
+        self,
+        account: str,
+        region: str,
+        credentials: dict[str, Credentials],
+        clock: Callable[[], datetime],
     ) -> None:
         self._account = account
+        self._region = region
         self._clock = clock
         self._begun: dict[str, str] = {}
         """When each upload in parts was begun; moto says 2010 of all."""
@@ -73,6 +91,8 @@ class Others:
         self._used = True
         loop = asyncio.get_running_loop()
         reply = await loop.run_in_executor(self.executor, self._call, signed)
+        if what.operation in _DATED and reply.status < 300:
+            self._date(what, signed)
         if what.operation == "CreateMultipartUpload":
             upload = re.search("<UploadId>([^<]+)", reply.body.decode())
             self._begun[upload[1] if upload else ""] = f"{self._clock():%Y-%m-%dT%H:%M:%S.000Z}"
@@ -81,6 +101,41 @@ class Others:
         if what.operation == "AssumeRole" and reply.status == 200:
             self._learn(reply.body.decode())
         return reply
+
+    def _date(self, what: Asked, signed: Signed) -> None:
+        """What was just made was made now, by the account's own time."""
+        now = self._clock()
+        match what.service:
+            case "s3":
+                made = self._s3().buckets[what.uri["Bucket"]].keys[what.uri["Key"]]
+                made.last_modified = now.replace(tzinfo=None)
+            case "iam":
+                name = parse_qs(signed.body.decode())["RoleName"][0]
+                self._iam().get_role(name).create_date = now.replace(tzinfo=None)
+            case "lambda":
+                name = what.uri.get("FunctionName") or json.loads(signed.body)["FunctionName"]
+                for function in self._functions().list_functions("ALL"):
+                    if function.function_name == name:
+                        function.last_modified = f"{now:%Y-%m-%dT%H:%M:%S}.000+0000"
+
+    def functions(self) -> Mapping[str, Mapping[str, str]]:
+        """The tags of all functions by ARN, past all doors."""
+        found = self._functions().list_functions() if self._used else ()
+        return {function.function_arn: dict(function.tags) for function in found}
+
+    def roles(self) -> Mapping[str, Mapping[str, str]]:
+        """The tags of all roles by name, past all doors."""
+        roles = self._iam().roles.values() if self._used else ()
+        return {role.name: {tag["Key"]: tag["Value"] for tag in role.tags} for role in roles}
+
+    def tags(self, bucket: str) -> Mapping[str, Mapping[str, str]]:
+        """The tags of all that a bucket holds by key, past all doors."""
+        backend = self._s3()
+        keys = backend.buckets[bucket].keys
+        return {
+            key: {t["Key"]: t["Value"] for t in backend.get_object_tagging(keys[key])["Tags"]}
+            for key in keys
+        }
 
     def _put_what_is_left(self) -> None:
         from moto.backends import get_backend
@@ -147,6 +202,16 @@ class Others:
         from moto.backends import get_backend
 
         return get_backend("s3")[self._account]["aws"]
+
+    def _iam(self) -> Any:
+        from moto.backends import get_backend
+
+        return get_backend("iam")[self._account]["aws"]
+
+    def _functions(self) -> Any:
+        from moto.backends import get_backend
+
+        return get_backend("lambda")[self._account][self._region]
 
     async def forget(self) -> None:
         """Let go of what this account held."""

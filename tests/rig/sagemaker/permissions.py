@@ -145,6 +145,8 @@ def _of_s3(operation: str, request: Json) -> Iterator[Need]:
         arn += f"/{request['Key']}"
     for action in _S3.get(operation, (f"s3:{operation}",)):
         yield Need(action, arn)
+    if "Tagging" in request:
+        yield Need("s3:PutObjectTagging", arn)
 
 
 def _of_other(account: Account, service: str, operation: str, request: Json) -> Iterator[Need]:

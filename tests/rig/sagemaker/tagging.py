@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rig.sagemaker.account import Resource, checked_tags, listed_tags, page
@@ -145,8 +145,13 @@ def get_resources(ask: Ask) -> Json:
         for one in ask.account.searchable_all()
         if one.tags
         and any(w in ("sagemaker", f"sagemaker:{one.kind}") for w in wanted)
-        and all(_has(one, each) for each in filters)
+        and all(_holds(one.tags, each) for each in filters)
     ]
+    if "lambda:function" in wanted:
+        for arn, tags in ask.account.functions().items():
+            if all(_holds(tags, each) for each in filters):
+                listed = [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
+                found.append({"ResourceARN": arn, "Tags": listed})
     found.sort(key=lambda one: str(one["ResourceARN"]))
     asked = {"MaxResults": request.get("ResourcesPerPage", 50)}
     token = request.get("PaginationToken")
@@ -154,7 +159,7 @@ def get_resources(ask: Ask) -> Json:
     return {"ResourceTagMappingList": items, "PaginationToken": more.get("NextToken", "")}
 
 
-def _has(one: Resource, wanted: Json) -> bool:
-    if wanted["Key"] not in one.tags:
+def _holds(tags: Mapping[str, str], wanted: Json) -> bool:
+    if wanted["Key"] not in tags:
         return False
-    return not wanted.get("Values") or one.tags[wanted["Key"]] in wanted["Values"]
+    return not wanted.get("Values") or tags[wanted["Key"]] in wanted["Values"]
