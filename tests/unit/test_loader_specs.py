@@ -45,7 +45,7 @@ HEAD = "apiVersion: windlass/v1\nkind: Job\nmetadata:\n  name: a\n"
             HEAD + "spec:\n  command: [x]\n  retrys: 3\n",
             "a.yaml:7:3 spec.retrys: is no known field; write retries, or one of: entrypoint,"
             " command, model, files, python, image, array, params, bestOf, env, inputs, outputs,"
-            " target, options, timeLimit, retries, onChange",
+            " target, options, timeLimit, retries, history, onChange",
         ),
         (
             HEAD + "spec: {command: [x]}\npolicy: {zzz: 1}\n",
