@@ -1,15 +1,14 @@
 """Endpoints: hops 5 and 7 for the one thing that costs money and that clients call.
 
 Ready is InService on the config that is wanted, with nothing pending. A failed update goes back to
-InService on the old config; what was tried is remembered in a tag on the new config, so that also a
-daemon that has lost its memory neither calls it a success nor tries it for ever.
+InService on the old config: `attempts` remembers what was tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from pydantic import JsonValue
 
@@ -23,8 +22,9 @@ from windlass_adapters.base import (
     TransientError,
     Wanted,
 )
-from windlass_adapters.sagemaker.answers import Answer, moment, part, parts, text
+from windlass_adapters.sagemaker.answers import Answer, moment, parts, text
 from windlass_adapters.sagemaker.api import SCALING
+from windlass_adapters.sagemaker.attempts import Attempts, config_of, pending_config
 from windlass_adapters.sagemaker.deployments import CONFIG_ROLE, ENDPOINT_ROLE, name_digest
 from windlass_adapters.sagemaker.errors import AbsentError, BusyError, ExistsError, passes
 from windlass_adapters.sagemaker.immutables import Backend
@@ -36,13 +36,11 @@ from windlass_adapters.sagemaker.inplace import (
     retagged,
     whole,
 )
-from windlass_adapters.sagemaker.inventory import CONFIG_TYPE, Known, Tagged
+from windlass_adapters.sagemaker.inventory import Known
 from windlass_adapters.sagemaker.names import (
-    BACK_TAG,
     FLEET_TAG,
     IDLE_TAG,
     OWNER_TAG,
-    TRIED_TAG,
     TTL_TAG,
     conflict,
     tag_list,
@@ -54,27 +52,13 @@ from windlass_schemas import format_duration
 SCALABLE = "sagemaker:variant:DesiredInstanceCount"
 
 
-def config_of(answer: Answer) -> str:
-    """The config that is in force."""
-    return text(answer, "EndpointConfigName")
-
-
-def pending_config(answer: Answer) -> str:
-    """The config that an update under way will bring."""
-    return text(part(answer, "PendingDeploymentSummary"), "EndpointConfigName")
-
-
 class Endpoints:
     """The endpoints of one Target."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._idle = Idleness(backend.api, backend.clock)
-        self._left_of: tuple[Tagged, set[str]] = ({}, set())
-        self._asked: dict[str, str] = {}
-        """By endpoint, when it had last changed when its configs were last asked for their tags."""
-        self._told: dict[str, str] = {}
-        """By endpoint, the config that a look last said had failed."""
+        self._attempts = Attempts(backend)
 
     async def look(self, owner: Owner, external: External) -> Observation:
         inventory, name = self._backend.inventory, external.name
@@ -123,8 +107,7 @@ class Endpoints:
         failure = text(answer, "FailureReason")
         config, coming = config_of(answer), pending_config(answer)
         repair = ""
-        failed, back = await self._came_to_nothing(owner, answer)
-        self._told[external.name] = failed
+        failed, back = await self._attempts.told(owner, answer)
         state, reason, message = state_of(status, failure, failed, went_back=back)
         serves = status not in ("Creating", "Failed", "Deleting", "UpdateRollbackFailed")
         if status == "UpdateRollbackFailed":
@@ -188,59 +171,6 @@ class Endpoints:
             return f"nobody has asked it for {spell} (options.idleStop)"
         return ""
 
-    async def _came_to_nothing(self, owner: Owner, answer: Answer) -> tuple[str, bool]:
-        """The config whose update failed, and whether the endpoint was told to leave it."""
-        failure = text(answer, "FailureReason")
-        if not failure and not await self._left():
-            return "", False
-        failed = await self._failed(owner, answer)
-        back = bool(failed) and await self._went_back(failed, answer)
-        return failed if failure or back else "", back
-
-    async def _failed(self, owner: Owner, answer: Answer) -> str:
-        """The config of the last update that was sent, when it has ended and is not in force.
-
-        The tag holds when the endpoint had last changed before the update was sent: an update that
-        never arrived has left that time as it was.
-        """
-        if text(answer, "EndpointStatus") not in ("InService", "UpdateRollbackFailed"):
-            return ""
-        if pending_config(answer):
-            return ""
-        changed = _stamp(moment(answer, "LastModifiedTime"))
-        name = text(answer, "EndpointName")
-        if self._asked.get(name) != changed:
-            await self._ask_configs(owner)
-            self._asked[name] = changed
-        configs = await self._backend.inventory.configs.get()
-        tried = [
-            (tags[TRIED_TAG], name)
-            for name, tags in configs.items()
-            if tags.get(TRIED_TAG, changed) != changed and self._backend.identity.owns(owner, tags)
-        ]
-        last = max(tried)[1] if tried else ""
-        return "" if last == config_of(answer) else last
-
-    async def _ask_configs(self, owner: Owner) -> None:
-        """What other daemons remember on this owner's configs, as far as the index shows it."""
-        token = self._backend.identity.token(owner)
-        configs = await self._backend.inventory.configs.get()
-        found = await self._backend.inventory.tagged(CONFIG_TYPE, OWNER_TAG, token)
-        for name, tags in found.items():
-            configs[name] = _newest(tags, configs.get(name, {}))
-
-    async def _left(self) -> set[str]:
-        """The configs that endpoints were told to leave: hardly ever any."""
-        configs = await self._backend.inventory.configs.get()
-        if self._left_of[0] is not configs:  # read anew
-            self._left_of = configs, {n for n, tags in configs.items() if BACK_TAG in tags}
-        return self._left_of[1]
-
-    async def _went_back(self, failed: str, answer: Answer) -> bool:
-        """Whether the endpoint was told to leave a config that could not be rolled back."""
-        tags = (await self._backend.inventory.configs.get()).get(failed, {})
-        return tags.get(BACK_TAG) not in (None, _stamp(moment(answer, "LastModifiedTime")))
-
     async def create(self, owner: Owner, wanted: Wanted) -> Found:
         name, config = wanted.name, str(wanted.body["config"])
         external = External(ENDPOINT_ROLE, name, name)
@@ -290,7 +220,9 @@ class Endpoints:
             raise BusyError(f"endpoint {external.name} is {status}; waiting until it is done")
         self._backend.inventory.heat(ENDPOINT_ROLE, external.name)
         changes = list(in_place(wanted, known.answer))
-        if status == "UpdateRollbackFailed" and await self._is_stuck_on(owner, known, config):
+        if status == "UpdateRollbackFailed" and await self._attempts.is_stuck_on(
+            config, owner, known.answer
+        ):
             await self._go_back(known, external.name, config)
         elif config_of(known.answer) != config or status != "InService":
             try:
@@ -312,18 +244,12 @@ class Endpoints:
         self._backend.inventory.heat(ENDPOINT_ROLE, external.name)
         return await self._found(owner, external, found)
 
-    async def _is_stuck_on(self, owner: Owner, known: Known, config: str) -> bool:
-        """Whether a config has failed in both directions, and nobody has gone back from it yet."""
-        failed = await self._failed(owner, known.answer)
-        return failed == config and not await self._went_back(config, known.answer)
-
     async def _go_back(self, known: Known, name: str, failed: str) -> None:
         """Put the last config that was healthy in force again: at once, and watched by no alarm.
 
         Once for each failed update: that it was done is remembered on the config that failed.
         """
-        await self._remember(failed, await self._arn_of(failed), known, BACK_TAG)
-        (await self._left()).add(failed)
+        await self._attempts.remember_back(failed, await self._arn_of(failed), known)
         await self._backend.api.sagemaker(
             "UpdateEndpoint",
             EndpointName=name,
@@ -337,26 +263,6 @@ class Endpoints:
         )
         return text(answer, "EndpointConfigArn")
 
-    async def _remember(self, config: str, arn: str, known: Known, tag: str) -> None:
-        """Note on a config that an update is about to be sent, and how the endpoint stands now."""
-        stamp = _stamp(moment(known.answer, "LastModifiedTime"))
-        await self._backend.add_tags(arn, {tag: stamp})
-        configs = await self._backend.inventory.configs.get()
-        configs.setdefault(config, dict(known.tags))[tag] = stamp
-
-    async def _refuse_unheard(self, owner: Owner, known: Known, config: str, arn: str) -> None:
-        """Another daemon may have sent this very update: then first say what came of it.
-
-        Nothing shows its note at once but the config itself.
-        """
-        tags = await self._backend.tags(arn)
-        (await self._backend.inventory.configs.get())[config] = tags
-        if BACK_TAG in tags:
-            (await self._left()).add(config)
-        failed, _ = await self._came_to_nothing(owner, known.answer)
-        if failed == config != self._told.get(text(known.answer, "EndpointName")):
-            raise TransientError(f"another daemon has tried {config} already; looking again")
-
     async def _to_config(self, owner: Owner, known: Known, wanted: Wanted) -> None:
         """Send the update; first remember on the new config that it was tried."""
         config = str(wanted.body["config"])
@@ -365,8 +271,8 @@ class Endpoints:
         refuse_to_serverless(wanted, known.answer)
         await refuse_alarm(self._backend.api, [str(alarm) for alarm in alarms])
         arn = await self._arn_of(config)
-        await self._refuse_unheard(owner, known, config, arn)
-        await self._remember(config, arn, known, TRIED_TAG)
+        await self._attempts.refuse_unheard(config, arn, owner, known.answer)
+        await self._attempts.remember(config, arn, known)
         await self._release_scaling(known, wanted)
         request: dict[str, object] = {
             "EndpointName": wanted.name,
@@ -442,13 +348,3 @@ def _tags(wanted: Wanted) -> dict[str, str]:
     held = wanted.body["tags"]
     assert isinstance(held, dict)
     return {key: str(value) for key, value in held.items()}
-
-
-def _newest(tags: dict[str, str], heard: Mapping[str, str]) -> dict[str, str]:
-    """Tags out of the index, which may be older than what we have heard: stamps grow."""
-    told = {k: max(heard[k], tags.get(k, "")) for k in (TRIED_TAG, BACK_TAG) if k in heard}
-    return {**tags, **told}
-
-
-def _stamp(at: datetime | None) -> str:
-    return at.astimezone(UTC).isoformat() if at else "never"

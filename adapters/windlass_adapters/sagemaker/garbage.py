@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from windlass_adapters.base import Orphan, Owner
 from windlass_adapters.sagemaker.abandoned import AbandonedFronts, AbandonedObjects
 from windlass_adapters.sagemaker.answers import Answer, count, moment, part, parts, tags_of, text
+from windlass_adapters.sagemaker.attempts import config_of, pending_config
 from windlass_adapters.sagemaker.deployments import CONFIG_ROLE, ENDPOINT_ROLE, MODEL_ROLE
-from windlass_adapters.sagemaker.endpoints import config_of, pending_config
 from windlass_adapters.sagemaker.errors import AbsentError
 from windlass_adapters.sagemaker.functions import Functions
 from windlass_adapters.sagemaker.immutables import Backend
