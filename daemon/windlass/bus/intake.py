@@ -30,13 +30,10 @@ from windlass.bus.topology import (
 from windlass.metrics import BusMetrics
 from windlass.sources.base import SourceUnavailableError
 from windlass.sources.messages import Delivery, MessageReader
-from windlass.store.books import FEW_MESSAGES
 from windlass.store.inbox import Receipt, SpecMessage
 
 PREFETCH = 64
-"""Messages that the broker hands out before it waits for an acknowledgement."""
-TOGETHER = FEW_MESSAGES
-"""Messages that are committed and acknowledged together: the next ones are here by then."""
+"""Messages that are taken at once, and committed together: the disk makes each commit wait."""
 SMALL = 16 * 1024
 """Bytes of a message that is read at once. A longer one, and what brings files, takes a thread."""
 SIGNATURE = "windlass-signature"
@@ -74,7 +71,7 @@ class SpecIntake:
         session.ready()
         while True:
             batch = [await arrived.get()]
-            while not arrived.empty() and len(batch) < TOGETHER:
+            while not arrived.empty():
                 batch.append(arrived.get_nowait())
             session.under_way = len(batch)
             await self._take(batch, channel, dead)
