@@ -10,7 +10,7 @@ import pytest
 from gitrepo import GitRepo
 from specs_text import Keeper, job
 from windlass.sources import readcache
-from windlass.sources.gittree import Blobs, GitTree, parse_listing
+from windlass.sources.gittree import Blobs, GitTree, Listings
 from windlass.sources.loader import Loaded, Loader
 from windlass.sources.readcache import ReadCache
 
@@ -30,7 +30,9 @@ def read(repo: GitRepo) -> tuple[Loaded, int]:
     listing = repo.git("ls-tree", "-r", "-z", "--full-tree", "HEAD").encode()
     blobs = Blobs(repo.path)
     try:
-        return loader.load(GitTree(parse_listing(listing), blobs)), loader.parses
+        loaded = loader.load(GitTree(Listings().read(listing), blobs))
+        loader.remember()
+        return loaded, loader.parses
     finally:
         blobs.close()
 
