@@ -11,6 +11,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from pydantic import TypeAdapter
 
 from windlass.store.base import (
+    Document,
     Entry,
     ExternalRecord,
     Hold,
@@ -25,6 +26,7 @@ from windlass_schemas import (
     Key,
     Resource,
     Status,
+    parse_canonical,
     parse_resource,
 )
 
@@ -92,7 +94,7 @@ def time_text(value: datetime) -> str:
 
 @lru_cache(maxsize=4096)
 def _resource(document: str) -> Resource:
-    return parse_resource(json.loads(document))
+    return parse_canonical(document)
 
 
 _key = lru_cache(maxsize=1 << 16)(Key.parse)
@@ -212,3 +214,33 @@ def files_of(document: str) -> Mapping[str, Artifact]:
 
 def lines_json(lines: Sequence[str]) -> str:
     return json.dumps(list(lines))
+
+
+def document_json(document: Document) -> str:
+    """What a message has declared, to be remembered."""
+    return json.dumps(
+        {
+            "resource": json.loads(document.canonical),
+            "files": json.loads(files_json(document.files)),
+            "digest": document.digest,
+            "path": document.path,
+            "line": document.line,
+        }
+    )
+
+
+def document_of(remembered: str) -> Document:
+    """The same, read again. Raises StoreError."""
+    try:
+        said = json.loads(remembered)
+        return Document(
+            resource=parse_resource(said["resource"]),
+            files=files_of(json.dumps(said["files"])),
+            digest=said["digest"],
+            path=said["path"],
+            line=said["line"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"what a message said cannot be read any more ({error}); publish it again"
+        ) from error
