@@ -122,7 +122,7 @@ class Theatre:
             (folder / DATABASE).write_bytes(self._empty)
             backend = self.backend()
             time = telling_the_time(backend.timed, lambda: backend.clock())
-            with _silence(), time, backend.staged():
+            with silence(), time, backend.staged():
                 world = await self.world.make(folder, backend, inline=True, cast=self.cast)
                 try:
                     if self.cast.beside:
@@ -190,7 +190,7 @@ class Theatre:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Thousands of failures on purpose are no news."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
