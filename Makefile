@@ -27,6 +27,10 @@ test: install-dev lint ## install what the tests need and run everything
 		echo "Once more, alone: what failed while $(TEST_PROCESSES) processes shared the machine"; \
 		$(BIN)/pytest --last-failed --last-failed-no-failures none; }
 
+.PHONY: test-kit
+test-kit: install-dev ## what proves on each commit that it converges, alone, and how much that was
+	@$(BIN)/pytest -m "kit and not long" -n 2 $(DISTRIBUTE) --durations 12
+
 .PHONY: test-long
 test-long: install-dev ## every pair of kills, 200 kills of the daemon, long property tests
 	@$(BIN)/pytest -m long -s

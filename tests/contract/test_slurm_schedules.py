@@ -24,6 +24,7 @@ from windlass_adapters.testing.schedules import FAULTS, Depth, Theatre
 
 # What is dead never runs again, and so leaves what it had open to the garbage collector.
 pytestmark = [
+    pytest.mark.kit,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]

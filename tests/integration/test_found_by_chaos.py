@@ -17,6 +17,7 @@ from windlass.store.base import Document, LeaseLostError, Snapshot
 from windlass_adapters.testing import SERVER_CHOSEN, SLURM_LIKE
 from windlass_schemas import Key
 
+pytestmark = pytest.mark.kit
 JOB = Key.parse("Job/train")
 OTHER = "folder:/other"
 

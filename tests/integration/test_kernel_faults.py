@@ -16,6 +16,7 @@ from windlass_adapters.testing.schedules import TALLY, Theatre
 from windlass_adapters.testing.stepping import Cut
 from windlass_adapters.testing.stories import Story, stories_for
 
+pytestmark = pytest.mark.kit
 STORIES = stories_for(IN_MEMORY)
 LAG = timedelta(seconds=3)
 Arm = Callable[[MemoryBackend], None]

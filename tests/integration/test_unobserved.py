@@ -15,6 +15,7 @@ from windlass_adapters.testing.oracles import check_events, check_quiet, check_s
 from windlass_adapters.testing.schedules import TALLY, Theatre
 from windlass_adapters.testing.world import World
 
+pytestmark = pytest.mark.kit
 LAG = timedelta(seconds=3)
 
 

@@ -58,6 +58,7 @@ from windlass_adapters.testing import DETERMINISTIC, PERSONALITIES
 from windlass_adapters.testing.stepping import Killed
 from windlass_schemas import Key, Reason
 
+pytestmark = pytest.mark.kit
 T = TypeVar("T")
 STEPS: Counter[str] = Counter()
 
