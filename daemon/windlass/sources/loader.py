@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
@@ -266,7 +266,7 @@ class Loader:
         graph = {spec.key: spec.references for spec, _ in documents}
         if graph == self._acyclic:
             return documents, []
-        ways = find_cycles({key: [r.key for r in needs] for key, needs in graph.items()})
+        ways = find_cycles(_inside(graph))
         if not ways:
             self._acyclic = graph
             return documents, []
@@ -301,6 +301,13 @@ class Loader:
             if not wrong:
                 good.append((spec, document))
         return good, faults
+
+
+def _inside(graph: Mapping[Key, Sequence[Reference]]) -> dict[Key, list[Key]]:
+    """Who of the set needs whom of it, by key. Most need nobody else: a Target that is built in."""
+    needs = {key: [r.key for r in found if r.key in graph] for key, found in graph.items()}
+    needed = {need for found in needs.values() for need in found}
+    return {key: found for key, found in needs.items() if found or key in needed}
 
 
 def _is_readable(entry: Entry) -> bool:

@@ -42,6 +42,7 @@ _HOLD = TypeAdapter(Hold)
 _ENTRY = TypeAdapter(Entry)
 _FILES = TypeAdapter(dict[str, Artifact])
 _LINES = TypeAdapter(tuple[str, ...])
+_NO_FILES: Mapping[str, Artifact] = {}
 
 
 P = ParamSpec("P")
@@ -103,7 +104,6 @@ _key = lru_cache(maxsize=1 << 16)(Key.parse)
 @_checked
 def declared_of(row: Row) -> Declared:
     """A desired row, as far as a takeover needs it."""
-    faults = text(row, "faults")
     return Declared(
         key=_key(text(row, "key")),
         source=text(row, "source"),
@@ -113,7 +113,7 @@ def declared_of(row: Row) -> Declared:
         line=number(row, "line"),
         deleting=row["deleting_since"] is not None,
         prune=text(row, "prune"),
-        faults=_LINES.validate_json(faults) if faults != "[]" else (),
+        faults=_lines_of(text(row, "faults")),
         conflict=text(row, "conflict"),
     )
 
@@ -135,7 +135,7 @@ def object_of(row: Row) -> Object:
         generation=number(row, "generation"),
         digest=text(row, "digest"),
         resource=_resource(text(row, "resource")),
-        files=_FILES.validate_json(text(row, "files")),
+        files=files_of(text(row, "files")),
         source=text(row, "source"),
         revision=text(row, "revision"),
         author=text(row, "author"),
@@ -145,7 +145,7 @@ def object_of(row: Row) -> Object:
         generation_at=datetime.fromisoformat(text(row, "generation_at")),
         deleting_since=datetime.fromisoformat(deleting) if deleting else None,
         prune=text(row, "prune"),
-        faults=_LINES.validate_json(text(row, "faults")),
+        faults=_lines_of(text(row, "faults")),
         conflict=text(row, "conflict"),
         suspended=text(row, "suspended"),
         sync_token=optional_text(row, "sync_token"),
@@ -163,7 +163,7 @@ def source_of(row: Row) -> SourceState:
     return SourceState(
         id=text(row, "id"),
         revision=text(row, "revision"),
-        faults=_LINES.validate_json(text(row, "faults")),
+        faults=_lines_of(text(row, "faults")),
         error=text(row, "error"),
         blocked=tuple(Key.parse(key) for key in _LINES.validate_json(text(row, "blocked"))),
         updated_at=datetime.fromisoformat(text(row, "updated_at")),
@@ -180,9 +180,14 @@ def record_of(document: str) -> ExternalRecord:
 
 
 def _records_of(documents: str | None) -> tuple[ExternalRecord, ...]:
-    if documents is None or documents == "[]":
+    if documents is None:
         return ()
-    return tuple(_RECORD.validate_json(document) for document in _LINES.validate_json(documents))
+    return tuple(_RECORD.validate_json(document) for document in _lines_of(documents))
+
+
+def _lines_of(document: str) -> tuple[str, ...]:
+    """Most are empty: that is known without reading."""
+    return _LINES.validate_json(document) if document != "[]" else ()
 
 
 def hold_json(hold: Hold | None) -> str | None:
@@ -209,7 +214,7 @@ def files_json(files: Mapping[str, Artifact]) -> str:
 
 @_checked
 def files_of(document: str) -> Mapping[str, Artifact]:
-    return _FILES.validate_json(document)
+    return _FILES.validate_json(document) if document != "{}" else _NO_FILES
 
 
 def lines_json(lines: Sequence[str]) -> str:
