@@ -17,7 +17,6 @@ from windlass.store.sqlite import SqliteStore
 from windlass_adapters.testing.documents import job
 from windlass_schemas import Key
 
-
 FULL = 2
 """``PRAGMA synchronous``: a commit waits for the disk."""
 
