@@ -152,8 +152,7 @@ class Controller:
                 await self.following.all_heard.wait()
         with suppress(TimeoutError):
             async with asyncio.timeout(NEWS_FIRST):
-                while len(self.queue) or self.queue.active:
-                    await asyncio.sleep(0.02)
+                await self.queue.quiet.wait()
         while True:
             try:
                 found = await self._store.placed()
