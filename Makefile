@@ -31,7 +31,8 @@ test: install-dev ## install what the tests need and run everything, lint beside
 
 .PHONY: test-kit
 test-kit: install-dev ## what proves on each commit that it converges, alone, and how much that was
-	@$(BIN)/pytest -m "kit and not long" -n 2 $(DISTRIBUTE) --durations 12
+	@$(BIN)/pytest -m "kit and not long" -n 2 $(DISTRIBUTE) --durations 12 \
+		$$(grep -rl --include='test_*.py' 'pytest.mark.kit' tests | sort)
 
 .PHONY: test-long
 test-long: install-dev ## every pair of kills, 200 kills of the daemon, long property tests

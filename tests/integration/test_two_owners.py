@@ -23,7 +23,7 @@ from windlass_adapters.testing.schedules import Theatre
 
 pytestmark = pytest.mark.kit
 CLAIMING = (DETERMINISTIC, replace(SERVER_CHOSEN, claims=True), SLURM_LIKE)
-FEW = 10_000 if DEPTH.all_orders else 130
+FEW = 10_000 if DEPTH.all_orders else 70
 """Orders after one stall that are all tried, to see that leaving some out loses nothing."""
 
 

@@ -382,7 +382,7 @@ class Convergence(RuleBasedStateMachine):
 
 
 LONG = os.environ.get("WINDLASS_TEST_DEPTH") == "long"
-EXAMPLES = int(os.environ.get("WINDLASS_EXAMPLES", "150" if LONG else "20"))
+EXAMPLES = int(os.environ.get("WINDLASS_EXAMPLES", "150" if LONG else "14"))
 PHASES = (Phase.explicit, Phase.generate)
 PROFILE = settings(
     max_examples=EXAMPLES,
