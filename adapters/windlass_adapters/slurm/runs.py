@@ -186,6 +186,8 @@ class Runs:
         memory = asked.memory
         if memory.alive is None or asked.place.token in look.records:
             return None
+        if not self._news.knows(asked.place):
+            return None
         if look.rows_of(asked.place.token, asked.place.job_name) != memory.rows:
             return None
         if memory.alive.look_again != (patience := self._news.patience):
@@ -243,7 +245,7 @@ class Runs:
         if memory.over is not None:
             return said
         rows = look.rows_of(place.token, place.job_name)
-        self._news.say(place, Said(owner.key, verdict, rows))
+        self._news.say(place, Said(owner.key, verdict, rows), look)
         if verdict.kind is Kind.ALIVE:
             assert isinstance(said, Found), "what is alive is found"
             said = replace(said, look_again=self._news.patience)
