@@ -1,4 +1,4 @@
-"""What ``windlass validate`` says of fields that an adapter reads: where, what, and what instead."""
+"""What ``windlass validate`` says of fields that an adapter reads: the place, and what to write."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_good_target_and_job_have_no_faults(tmp_path: Path) -> None:
         ("options: {nodes: 0}", "16:20 spec.options.nodes: is 0; write a number of at least 1"),
         ("options: {gpus: a b}", "16:19 spec.options.gpus: must be one word, without blanks,"),
         ("options: {mem: lots}", "16:18 spec.options.mem: must be a whole number with K, M, G"),
-        ("options: {extraArgs: [--licenses=a, --wrap=x]}", "16:39 spec.options.extraArgs[1]: --wrap is"),
+        ("options: {extraArgs: [--nice=1, --wrap=x]}", "16:35 spec.options.extraArgs[1]: --wrap"),
         ("options: {signal: HUP@9}", "16:21 spec.options.signal: must be USR1, USR2 or TERM, @"),
         ("options: {memory: 1G}", "16:21 spec.options.memory: is no known field; remove it, or"),
         ("options: {partion: x}", "16:22 spec.options.partion: is no known field; write partition"),
