@@ -12,6 +12,8 @@ from functools import cache
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from windlass.registry import Registry
+from windlass.sources.document import field_text
+from windlass.sources.wording import explain_fields
 from windlass_adapters.base import Adapter, AdapterError, ChecksSpecs
 from windlass_schemas import BUILT_IN_TARGET, DEFAULT_NAMESPACE, Key, Resource, Target
 
@@ -77,14 +79,5 @@ def _faults(
     try:
         model.model_validate(values)
     except ValidationError as error:
-        for fault in error.errors(include_url=False):
-            path = ".".join([field, *(str(part) for part in fault["loc"])])
-            if fault["type"] == "extra_forbidden":
-                known = ", ".join(sorted(_names(model))) or "none"
-                yield path, f"is not known to this adapter; known: {known}"
-            else:
-                yield path, fault["msg"].removeprefix("Value error, ")
-
-
-def _names(model: type[BaseModel]) -> Iterable[str]:
-    return (field.alias or name for name, field in model.model_fields.items())
+        for wrong in explain_fields(error, values, model):
+            yield field_text((field, *wrong.path)), wrong.message
