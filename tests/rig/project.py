@@ -221,7 +221,9 @@ class Project:
             time.sleep(0.02)
         said = self.log.read_text(errors="replace") if self.log.exists() else ""
         if (at := said.find("Traceback (most recent call last)")) >= 0:
-            raise AssertionError(f"a traceback in the daemon's log\n{said[max(0, at - 500) :][:4000]}")
+            raise AssertionError(
+                f"a traceback in the daemon's log\n{said[max(0, at - 500) : at + 3500]}"
+            )
 
 
 class Daemon:
