@@ -222,7 +222,7 @@ class Project:
         said = self.log.read_text(errors="replace") if self.log.exists() else ""
         if (at := said.find("Traceback (most recent call last)")) >= 0:
             raise AssertionError(
-                f"a traceback in the daemon's log\n{said[max(0, at - 500) :][:4000]}"
+                f"a traceback in the daemon's log\n{said[max(0, at - 500) : at + 3500]}"
             )
 
 
