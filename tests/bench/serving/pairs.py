@@ -66,9 +66,9 @@ def looping(loop: Loop, rows: int, seconds: float = 1.0) -> Side:
     def one(lasting: float) -> Cell:
         before = Use.now()
         rate, spent = loop.run(lasting)
-        taken = time.monotonic() - before.at
-        use = Use.since(before, server=rate * spent * lasting / 1e6 if taken else 0.0)
-        return Cell(rate, 0.0, 0.0, 0, spent, use)
+        return Cell(
+            rate, 0.0, 0.0, 0, spent, Use.since(before, server=rate * lasting * spent / 1e6)
+        )
 
     return Side(f"session.run, {rows} rows", one, seconds)
 
