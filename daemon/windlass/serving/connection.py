@@ -130,10 +130,12 @@ class Connection(asyncio.BufferedProtocol):
             exchange = Exchange(self, same)
             self._exchanges.append(exchange)
             self.routes.take(exchange, bytes(_ARRIVED_VIEW[len(same.raw) : nbytes]))
-            return
-        self._received_all(bytes(_ARRIVED_VIEW[:nbytes]))
+        else:
+            self._arrived(bytes(_ARRIVED_VIEW[:nbytes]))
+        if len(self._exchanges) > self._limits.pipelined:
+            self._pause_reading()
 
-    def _received_all(self, data: bytes) -> None:
+    def _arrived(self, data: bytes) -> None:
         self._still = 0
         if self.closing:
             return
@@ -147,13 +149,9 @@ class Connection(asyncio.BufferedProtocol):
             self._exchanges.append(exchange)
             self.routes.take(exchange, data[start:end])
             if len(data) == end:
-                if len(self._exchanges) > self._limits.pipelined:
-                    self._pause_reading()
                 return
             data = data[end:]
         self._parse(data)
-        if len(self._exchanges) > self._limits.pipelined:
-            self._pause_reading()
 
     def eof_received(self) -> bool:
         """The client writes no more, but may wait for answers that are due."""
