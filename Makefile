@@ -22,10 +22,12 @@ install: ## make .venv from the hashed lock, as `make run` does
 	@requirements/install run
 
 .PHONY: test
-test: install-dev lint ## install what the tests need and run everything
-	@$(BIN)/pytest -n $(TEST_PROCESSES) $(DISTRIBUTE) || { \
+test: install-dev ## install what the tests need and run everything, lint beside the tests
+	@$(MAKE) lint >.venv/lint.log 2>&1 & lint=$$!; \
+	$(BIN)/pytest -n $(TEST_PROCESSES) $(DISTRIBUTE) || { \
 		echo "Once more, alone: what failed while $(TEST_PROCESSES) processes shared the machine"; \
-		$(BIN)/pytest --last-failed --last-failed-no-failures none; }
+		$(BIN)/pytest --last-failed --last-failed-no-failures none; }; \
+	tests=$$?; wait $$lint; lint=$$?; cat .venv/lint.log; exit $$((tests | lint))
 
 .PHONY: test-long
 test-long: install-dev ## every pair of kills, 200 kills of the daemon, long property tests

@@ -11,7 +11,7 @@ from windlass.plan import Dependent, Situation
 from windlass.plan.history import limit_of, names_in
 from windlass.reading import Reading
 from windlass.store.base import ExternalRecord, Object, RecordState, Store
-from windlass.targets import ElsewhereError, OpenTarget, Targets
+from windlass.targets import ElsewhereError, OpenTarget, Targets, UndeclaredError
 from windlass_adapters.base import (
     Absent,
     AdapterError,
@@ -134,10 +134,6 @@ class Situations:
             observed |= await self._observe_target(object_, id_, records, reading)
         return observed
 
-    async def _is_undeclared(self, id_: str) -> bool:
-        """Whether a target was removed: then its finished runs are nobody's any more."""
-        return await self._store.get(Key.parse(f"Target/{id_}")) is None
-
     async def _observe_target(
         self, object_: Object, id_: str, records: Sequence[ExternalRecord], reading: Reading
     ) -> dict[tuple[str, str, str], Observation]:
@@ -145,7 +141,8 @@ class Situations:
         try:
             target = await self._targets.by_id(id_, reading)
         except AdapterError as error:
-            gone = await self._is_undeclared(id_)
+            # Of a target that was removed, finished runs are nobody's any more.
+            gone = isinstance(error, UndeclaredError)
             return {
                 r.name: Absent() if gone and r.state in _OVER else Unknown(str(error))
                 for r in records

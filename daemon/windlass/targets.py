@@ -51,6 +51,16 @@ T = TypeVar("T")
 _log = structlog.get_logger("windlass.targets")
 
 
+class UndeclaredError(TerminalError):
+    """No Target of that name is declared, nor built in."""
+
+    def __init__(self, namespace: str, name: str) -> None:
+        super().__init__(
+            f"there is no Target {name!r} in namespace {namespace!r}; declare it",
+            reason=Reason.DEPENDENCY_NOT_READY,
+        )
+
+
 class ElsewhereError(WaitingError):
     """The target lives on the host of another daemon, which alone can reach it."""
 
@@ -161,8 +171,8 @@ class Targets:
     async def named(self, namespace: str, name: str, reading: Reading) -> OpenTarget:
         """The target of that name, as a spec in that namespace sees it, read by ``reading``.
 
-        Raises TerminalError when it is not declared, or its adapter is missing or refuses its
-        parameters.
+        Raises UndeclaredError; TerminalError when its adapter is missing or refuses its parameters;
+        ElsewhereError or WaitingError when it lives on another host.
         """
         declared = await reading.get(Key("Target", namespace, name))
         if declared is None and name == BUILT_IN_TARGET:
@@ -174,10 +184,7 @@ class Targets:
             return await self._opened(f"{namespace}/{name}", spec.adapter, spec.params)
         if name == BUILT_IN_TARGET:
             return await self._opened(f"{namespace}/{name}", BUILT_IN_ADAPTER, self._built_in)
-        raise TerminalError(
-            f"there is no Target {name!r} in namespace {namespace!r}; declare it",
-            reason=Reason.DEPENDENCY_NOT_READY,
-        )
+        raise UndeclaredError(namespace, name)
 
     async def by_id(self, id_: str, reading: Reading) -> OpenTarget:
         """The target that a record of ours names."""

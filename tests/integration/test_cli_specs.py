@@ -131,9 +131,10 @@ async def test_doctor_says_for_each_line_what_to_do(tmp_path: Path) -> None:
     assert {"level", "name", "message"} == set(json.loads(as_json.out)[0])
 
 
-async def test_version_names_the_version() -> None:
+@pytest.mark.parametrize("word", ["version", "--version"])
+async def test_version_names_the_version(word: str) -> None:
     """One line."""
-    ran = await windlass("version")
+    ran = await windlass(word)
     assert re.fullmatch(r"windlass \d+\.\d+\.\d+\n", ran.out)
 
 
@@ -158,6 +159,12 @@ async def test_every_error_is_two_lines(words: tuple[str, ...], said: str) -> No
     assert error.startswith("error: ")
     assert said in error
     assert hint.startswith("hint: ")
+
+
+async def test_the_hint_at_a_command_that_is_none_is_one_that_works() -> None:
+    """The list of commands; for a wrong option, the help of its command."""
+    assert (await windlass("frobnicate")).err.endswith("hint: windlass --help\n")
+    assert (await windlass("get", "--frob")).err.endswith("hint: windlass get --help\n")
 
 
 async def test_a_wrong_setting_in_the_environment_is_named() -> None:

@@ -14,8 +14,10 @@ from rig.chaos import ChaosBackend, ChaosWorld, running
 from rig.interrupt import Interrupted
 from rig.world import SOURCE, deployment, document, job, model
 from windlass.store.base import Document, LeaseLostError, Snapshot
+from windlass.targets import Targets
+from windlass_adapters.base import WaitingError
 from windlass_adapters.testing import SERVER_CHOSEN, SLURM_LIKE
-from windlass_schemas import Key
+from windlass_schemas import Key, Reason
 
 JOB = Key.parse("Job/train")
 OTHER = "folder:/other"
@@ -72,6 +74,30 @@ async def test_an_object_whose_target_never_was_can_be_removed(world: ChaosWorld
     await publish(world, job("keep"))
     await world.after(hours=1)
     assert await world.store.get(JOB) is None
+
+
+async def test_a_finished_run_on_a_host_that_is_away_waits_for_it(
+    world: ChaosWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The built-in target is declared nowhere, and its runs are there all the same."""
+    await publish(world, job("keep"), job())
+    await world.settle()
+    world.backend.finish("default.train")
+    await world.after(minutes=5)
+    kept = (await world.get("Job/keep")).uid
+
+    async def away(*_: object) -> None:
+        raise WaitingError("its host is away", reason=Reason.HOST_AWAY)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Targets, "_check_home", away)
+        await world.kill()
+        await publish(world, job("keep"))
+        await world.after(hours=1)
+        assert (await world.get("Job/train")).externals
+    await world.after(hours=1)
+    assert await world.store.get(JOB) is None
+    assert [held.owner_uid for held in world.backend.all("run")] == [kept]
 
 
 async def test_an_id_that_is_given_again_stops_nobody(tmp_path: Path) -> None:

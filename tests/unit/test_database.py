@@ -17,6 +17,9 @@ from windlass.store.sqlite import SqliteStore
 from windlass_adapters.testing.documents import job
 from windlass_schemas import Key
 
+FULL = 2
+"""``PRAGMA synchronous``: a commit waits for the disk."""
+
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
@@ -91,6 +94,58 @@ async def test_nobody_hears_of_a_success_that_the_disk_did_not_take(database: Da
     assert await database.run(keys, database) == sorted(told)
     await database.run(database.connection.execute, "PRAGMA max_page_count = 10000")
     assert await database.write(put, database, "later") == "later"
+
+
+async def test_a_note_outlives_its_process_and_waits_for_no_disk(tmp_path: Path) -> None:
+    """It is in the file when it returns, without a sync; the commits after it wait as ever."""
+    file = tmp_path / "windlass.db"
+    database = await Database.open(file)
+    said: list[str] = []
+    database.connection.set_trace_callback(said.append)
+    assert await database.note(lambda: put(database, "noted")) == "noted"
+    assert [each for each in said if each.startswith("PRAGMA synchronous")] == [
+        "PRAGMA synchronous = NORMAL",
+        "PRAGMA synchronous = FULL",
+    ]
+    with closing(sqlite3.connect(file)) as other:  # as after a kill: nobody has closed the file
+        assert other.execute("SELECT key FROM meta WHERE key = 'noted'").fetchall() == [("noted",)]
+    assert await _level(database) == FULL
+    await database.close()
+
+
+async def test_a_note_that_fails_leaves_the_writes_after_it_safe(database: Database) -> None:
+    """What it wrote is undone, and a later write waits for the disk again."""
+
+    def half() -> None:
+        with database.transaction():
+            database.one("put_meta", key="half", value="x")
+            raise StoreError("no")
+
+    with pytest.raises(StoreError, match="no"):
+        await database.note(half)
+    assert await _level(database) == FULL
+    assert await database.run(keys, database) == []
+
+
+async def test_a_note_comes_after_what_was_asked_for_before_it(database: Database) -> None:
+    """Beside a write that is under way it is one of those that wait."""
+    order: list[str] = []
+
+    def noted(key: str) -> None:
+        order.append(put(database, key))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(database.write(noted, "first"))
+        group.create_task(database.write(noted, "second"))
+        await asyncio.sleep(0)  # the first is with the disk, the second waits
+        group.create_task(database.note(lambda: noted("third")))
+    assert order == ["first", "second", "third"]
+    assert await database.run(keys, database) == ["first", "second", "third"]
+
+
+async def _level(database: Database) -> int:
+    rows = await database.run(lambda: database.connection.execute("PRAGMA synchronous").fetchall())
+    return int(rows[0][0])
 
 
 async def test_a_caller_that_gives_up_leaves_its_transaction_whole(database: Database) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -29,6 +30,22 @@ app.add_typer(imports, name="import")
 app.add_typer(keys, name="keys")
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        here.version()
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """What holds for the command line as a whole."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code. Whatever goes wrong is said in two lines, never more."""
     try:
@@ -39,7 +56,8 @@ def run(arguments: Sequence[str]) -> int:
         _show(failure.error, failure.hint)
         return failure.code
     except typer.TyperException as error:
-        command = next((word for word in arguments if not word.startswith("-")), "")
+        known = typer.main.get_group(app).commands
+        command = next((word for word in arguments if word in known), "")
         _show(error.format_message(), f"windlass {command} --help".replace("  ", " "))
         return ExitCode.ERROR
     except (KeyboardInterrupt, typer.Abort):
