@@ -7,10 +7,13 @@ daemon that runs it says so in a condition.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from windlass.registry import Registry
+from windlass.sources.document import field_text
+from windlass.sources.wording import explain_fields
 from windlass_adapters.base import Adapter, AdapterError, ChecksSpecs
 from windlass_schemas import BUILT_IN_TARGET, DEFAULT_NAMESPACE, Key, Resource, Target
 
@@ -40,10 +43,17 @@ def adapter_check(registry: Registry) -> Callable[[Resource, Lookup], Iterable[F
             yield "spec.target", f"the adapter {name} takes no {resource.kind}; it takes {kinds}"
         else:
             yield from _faults(options, resource.spec.options, "spec.options")
-            if isinstance(adapter, ChecksSpecs):
-                yield from adapter.faults(resource)
+            checks = _checks_specs(adapter)
+            if checks is not None:
+                yield from checks.faults(resource)
 
     return check
+
+
+@cache
+def _checks_specs(adapter: type[Adapter]) -> type[ChecksSpecs] | None:
+    """The adapter, if it does. Asked once: to ask it of a class takes longer than most checks."""
+    return adapter if isinstance(adapter, ChecksSpecs) else None
 
 
 def _adapter_of(namespace: str, target: str, lookup: Lookup) -> str | None:
@@ -69,14 +79,5 @@ def _faults(
     try:
         model.model_validate(values)
     except ValidationError as error:
-        for fault in error.errors(include_url=False):
-            path = ".".join([field, *(str(part) for part in fault["loc"])])
-            if fault["type"] == "extra_forbidden":
-                known = ", ".join(sorted(_names(model))) or "none"
-                yield path, f"is not known to this adapter; known: {known}"
-            else:
-                yield path, fault["msg"].removeprefix("Value error, ")
-
-
-def _names(model: type[BaseModel]) -> Iterable[str]:
-    return (field.alias or name for name, field in model.model_fields.items())
+        for wrong in explain_fields(error, values, model):
+            yield field_text((field, *wrong.path)), wrong.message

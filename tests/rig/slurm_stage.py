@@ -26,7 +26,16 @@ from pydantic import BaseModel, JsonValue
 from rig.slurm_model import PENDING, SMALL, Job, Slurm, Traits
 from windlass.store.base import Document
 from windlass_adapters.base import Adapter, AdapterContext, AmbiguousError, State, Wanted
-from windlass_adapters.slurm import SlurmAdapter, fetching, news, runs, staging, tails, watch
+from windlass_adapters.slurm import (
+    SlurmAdapter,
+    fetching,
+    memory,
+    news,
+    runs,
+    staging,
+    tails,
+    watch,
+)
 from windlass_adapters.slurm.connection import Connection
 from windlass_adapters.slurm.params import SlurmParams
 from windlass_adapters.slurm.remote.__main__ import answer_to
@@ -74,7 +83,7 @@ class SlurmStage(KitBackend):
     unheard: bool = False
     """Whether somebody seems to listen to what the adapter tells, and every word gets lost."""
 
-    timed: Sequence[ModuleType] = (runs, watch, news, tails, staging, fetching)
+    timed: Sequence[ModuleType] = (runs, memory, watch, news, tails, staging, fetching)
     changing: Collection[str] = frozenset({"submit", "cancel", "bury"})
 
     def __post_init__(self) -> None:

@@ -74,14 +74,16 @@ class Cluster(Login):
         rows = look.rows_of(place.token, place.job_name)
         return judge(Evidence(rows=rows, record=look.records.get(place.token)))
 
-    async def pass_over(self, *numbers: int) -> None:
-        """Passes look at these runs."""
+    async def pass_over(self, *numbers: int, slowly: float = 0.0) -> None:
+        """Passes look at these runs, and do more than that before they say what they saw."""
         places = {p: n for p, n in self.places.items() if not numbers or n in numbers}
         look = await self.watch.look(places)
+        if slowly:
+            await asyncio.sleep(slowly)
         for place, n in places.items():
             rows = look.rows_of(place.token, place.job_name)
             key = Key("Job", "default", f"job-{n}")
-            self.news.say(place, Said(key, judge(Evidence(rows=rows)), rows))
+            self.news.say(place, Said(key, judge(Evidence(rows=rows)), rows), look)
 
     async def listen(self) -> None:
         """As the daemon does."""
@@ -97,8 +99,8 @@ class Cluster(Login):
 
 
 @asynccontextmanager
-async def listening(count: int = 20) -> AsyncIterator[Cluster]:
-    """A cluster whose runs all were looked at once."""
+async def listening(count: int = 20, *first: int) -> AsyncIterator[Cluster]:
+    """A cluster whose runs all were looked at once, or those alone that are named."""
     cluster = Cluster(count)
     loop = asyncio.get_running_loop()
     assert isinstance(loop, StageLoop)
@@ -108,7 +110,7 @@ async def listening(count: int = 20) -> AsyncIterator[Cluster]:
 
     loop.tell(pass_by)
     with telling_the_time([watch, news], lambda: cluster.now):
-        await cluster.pass_over()
+        await cluster.pass_over(*first)
         listener = asyncio.create_task(cluster.listen())
         try:
             yield cluster
@@ -142,6 +144,36 @@ async def test_an_end_is_told_at_the_next_look_and_nothing_else_is() -> None:
         await asyncio.sleep(60)
         ((at, name),) = cluster.told
         assert (name, at - ended < POLL + 2) == ("job-7", True)
+
+
+@on_stage
+async def test_a_run_that_the_first_look_showed_unasked_is_told_too() -> None:
+    """The first look shows everything below the root, also what is asked for right after it."""
+    async with listening(20, 1) as cluster:
+        await cluster.pass_over()
+        assert cluster.looks == 1
+        await asyncio.sleep(60)
+        assert cluster.names() == []
+        cluster.states[7], cluster.ended = "COMPLETED", {7}
+        await asyncio.sleep(2 * POLL)
+        assert cluster.names() == ["job-7"]
+
+
+@on_stage
+async def test_what_changed_while_a_pass_was_slow_is_told() -> None:
+    """It says what it saw in a look that is not the newest any more."""
+    async with listening() as cluster:
+        cluster.states = ["PENDING"] * 20
+        await asyncio.sleep(2 * POLL)
+        slow = asyncio.create_task(cluster.pass_over(3, slowly=2 * POLL))
+        await asyncio.sleep(1)
+        cluster.names()
+        cluster.states[3] = "RUNNING"
+        await asyncio.sleep(2 * POLL - 2)
+        assert cluster.names() == ["job-3"]
+        await slow
+        await asyncio.sleep(2 * POLL)
+        assert cluster.names() == ["job-3"]
 
 
 @on_stage

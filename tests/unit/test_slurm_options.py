@@ -68,6 +68,8 @@ def test_other_options_go_through_as_they_are() -> None:
         ("mem", "4GB"),
         ("nodes", 0),
         ("signal", "USR1"),
+        ("signal", "HUP@60"),
+        ("gpus", "a b"),
         ("time", 60),
         ("container", {"binds": ["a:b"]}),
         ("container", {"binds": ["/a,/b"]}),
@@ -146,7 +148,8 @@ def test_only_jobs_of_one_shape_go_together() -> None:
     [
         ({"remoteRoot": "/scratch"}, "folder of your own"),
         ({"remoteRoot": "/a/b/../c"}, "folder of your own"),
-        ({"remoteRoot": "/a/b c"}, "match pattern"),
+        ({"remoteRoot": "/a/b c"}, "must begin with / and hold letters"),
+        ({"limits": {"poll": "0s"}}, "at least 100ms"),
         ({"key": "-----BEGIN OPENSSH PRIVATE KEY-----"}, "never the key itself"),
         ({"hostKey": "ssh-ed25519 AAAA", "insecureIgnoreHostKey": True}, "at most one of"),
         ({"insecureIgnoreHostKey": False}, "Input should be True"),

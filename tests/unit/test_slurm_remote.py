@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from windlass_adapters.slurm.remote.logs import log_piece
-from windlass_adapters.slurm.remote.looking import sweep_programs
+from windlass_adapters.slurm.remote.looking import settle, sweep, sweep_programs
 from windlass_adapters.slurm.remote.site import Answer, Site
 
 
@@ -71,3 +71,31 @@ def test_programs_of_versions_that_nobody_uses_are_removed_in_time(tmp_path: Pat
     left = sorted(path.name for path in (tmp_path / "bin").iterdir())
     assert left == ["batch-new.sh", "remote-new", "remote-other"]
     assert all(path.stat().st_mtime > old + 500 for path in (tmp_path / "bin").iterdir())
+
+
+def test_runs_that_ended_long_ago_go_and_what_they_were_submitted_by_goes_after_the_last(
+    tmp_path: Path,
+) -> None:
+    """A run that is not known to have ended stays, however old it is."""
+    first, second = (tmp_path / "jobs" / "owner0owner0" / f"token{n:08}" for n in (1, 2))
+    together = tmp_path / "maps" / "wl-both"
+    for folder in (first, second, together, tmp_path / "trash"):
+        folder.mkdir(parents=True)
+    (together / "map").write_text(f"{first}\n{second}\n")
+    site = Site({"root": str(tmp_path), "nonce": "n", "install": "i"})
+
+    def age() -> None:
+        for path in (*tmp_path.glob("jobs/*/*/fetched"), *tmp_path.glob("maps/*")):
+            os.utime(path, (time.time() - 1000,) * 2)
+
+    settle(str(first))
+    sweep(site, 500)
+    assert first.exists()
+    age()
+    sweep(site, 500)
+    assert (first.exists(), second.exists(), together.exists()) == (False, True, True)
+    settle(str(second))
+    age()
+    sweep(site, 500)
+    assert (second.exists(), together.exists()) == (False, False)
+    assert list((tmp_path / "trash").iterdir()) == []

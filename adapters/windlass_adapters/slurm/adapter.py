@@ -6,7 +6,7 @@ node that is away makes observations Unknown, never absent.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar, Literal, Self
@@ -21,6 +21,7 @@ from windlass_adapters.base import (
     AmbiguousError,
     Capabilities,
     Change,
+    ChecksSpecs,
     Create,
     Desired,
     ErrorClass,
@@ -42,14 +43,14 @@ from windlass_adapters.base import (
 from windlass_adapters.slurm.connection import Connection
 from windlass_adapters.slurm.counts import Counts
 from windlass_adapters.slurm.fetching import Fetching
-from windlass_adapters.slurm.jobs import wanted_run
+from windlass_adapters.slurm.jobs import job_faults, wanted_run
 from windlass_adapters.slurm.login import Login
 from windlass_adapters.slurm.options import JobOptions
 from windlass_adapters.slurm.params import SlurmParams
 from windlass_adapters.slurm.runs import Runs
 from windlass_adapters.slurm.staging import Staging
 from windlass_adapters.slurm.submission import Submitter
-from windlass_schemas import Job, Key
+from windlass_schemas import Job, Key, Resource
 
 CALL_TIMEOUT = timedelta(seconds=180)
 PASSES_PER_SECOND = 500
@@ -61,7 +62,7 @@ AFTER_LOOK = 0.2
 _CLASSES: tuple[ErrorClass, ...] = (TransientError, WaitingError, TerminalError, AmbiguousError)
 
 
-class SlurmAdapter(Adapter, Measures, ReadsLogs, TellsChanges):
+class SlurmAdapter(Adapter, ChecksSpecs, Measures, ReadsLogs, TellsChanges):
     """One cluster."""
 
     params_model: ClassVar[type[BaseModel]] = SlurmParams
@@ -108,6 +109,10 @@ class SlurmAdapter(Adapter, Measures, ReadsLogs, TellsChanges):
         if isinstance(desired.resource, Job):
             return (wanted_run(desired, desired.resource, self._params),)
         return ()
+
+    @staticmethod
+    def faults(resource: Resource) -> Iterable[tuple[str, str]]:
+        return job_faults(resource) if isinstance(resource, Job) else ()
 
     def diff(self, wanted: Wanted, found: Found) -> tuple[Change, ...]:
         if found.digest in (None, wanted.digest):

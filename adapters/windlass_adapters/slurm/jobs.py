@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from pydantic import JsonValue, ValidationError
@@ -11,7 +12,7 @@ from windlass_adapters.base import Desired, TerminalError, Wanted
 from windlass_adapters.program import RunInput, check_program, input_of, invalid, laid_out, short
 from windlass_adapters.slurm.options import PLACEMENT, JobOptions
 from windlass_adapters.slurm.params import SlurmParams
-from windlass_schemas import Frozen, Job, Reason, digest_of
+from windlass_schemas import Frozen, Job, digest_of
 from windlass_schemas.job import IMAGE_SUFFIX, Scalar
 
 RUN_ROLE = "run"
@@ -86,6 +87,16 @@ def wanted_run(desired: Desired, job: Job, params: SlurmParams) -> Wanted:
     )
 
 
+def job_faults(job: Job) -> Iterator[tuple[str, str]]:
+    """(field, what is wrong with it on whatever cluster), but for the options' own form."""
+    for check in (check_program, _elements, _check_time, _check_image):
+        try:
+            check(job)
+        except TerminalError as error:
+            field, _, what = str(error).partition(": ")
+            yield field, what
+
+
 def _identity(body: RunBody) -> dict[str, JsonValue]:
     """Everything that decides the result; where and when it runs does not."""
     found = body.model_dump(mode="json", by_alias=False, exclude={"minutes", "limit", "setup"})
@@ -105,12 +116,21 @@ def _options(job: Job, params: SlurmParams) -> JobOptions:
 
 def _minutes(job: Job, options: JobOptions) -> int | None:
     """Slurm counts in minutes. Whoever asks for both must ask Slurm for enough."""
+    _check_time(job)
     limit, asked = job.spec.time_limit, options.time
-    if limit is not None and asked is not None and "time" in job.spec.options and asked < limit:
-        raise invalid("spec.options.time: is shorter than timeLimit; remove one of them")
     chosen = limit if asked is None or "time" not in job.spec.options else asked
     chosen = chosen or asked
     return None if chosen is None else max(1, math.ceil(chosen.total_seconds() / 60))
+
+
+def _check_time(job: Job) -> None:
+    try:
+        asked = JobOptions.model_validate(job.spec.options).time
+    except ValidationError:
+        return  # which is told elsewhere
+    limit = job.spec.time_limit
+    if limit is not None and asked is not None and asked < limit:
+        raise invalid("spec.options.time: is shorter than timeLimit; remove one of them")
 
 
 def _elements(job: Job) -> tuple[int, ...] | None:
@@ -133,12 +153,16 @@ def _image(desired: Desired, job: Job) -> ImageOf | None:
                 f"spec.image: {image} is not beside the document; add it or mend the path"
             )
         return ImageOf(digest=artifact.digest)
-    if "://" in image:
-        return ImageOf(address=image)
-    if image.startswith("/") and ".." not in PurePosixPath(image).parts:
-        return ImageOf(path=image)
-    raise TerminalError(
-        f"spec.image: {image} is no image here; write a path on the cluster, a file beside the"
-        f" document that ends in {IMAGE_SUFFIX}, or an address such as docker://{image}",
-        reason=Reason.INVALID_SPEC,
-    )
+    _check_image(job)
+    return ImageOf(address=image) if "://" in image else ImageOf(path=image)
+
+
+def _check_image(job: Job) -> None:
+    image = job.spec.image
+    if image is None or job.spec.image_file is not None or "://" in image:
+        return
+    if not image.startswith("/") or ".." in PurePosixPath(image).parts:
+        raise invalid(
+            f"spec.image: {image} is no image here; write a path on the cluster, a file beside the"
+            f" document that ends in {IMAGE_SUFFIX}, or an address such as docker://{image}"
+        )

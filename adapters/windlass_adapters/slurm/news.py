@@ -65,9 +65,16 @@ class News:
         self._stirred = asyncio.Event()
         self._listened: float | None = None
 
-    def say(self, place: Place, said: Said) -> None:
-        """A pass has seen this."""
+    def say(self, place: Place, said: Said, look: Look) -> None:
+        """A pass has seen this in a look; a newer one may have been compared meanwhile."""
         self._said[place] = said
+        seen = self._seen
+        if seen is not None and seen.taken > look.taken and self._is_news(place, seen):
+            self.press(said.key)
+
+    def knows(self, place: Place) -> bool:
+        """Whether the looks are held against what a pass has said of it."""
+        return place in self._said
 
     def press(self, key: Key) -> None:
         """A pass has not come to its end and should come again at once."""
@@ -129,8 +136,10 @@ class News:
 
     def _is_news(self, place: Place, look: Look) -> bool:
         said = self._said[place]
-        if place not in look.covered:
+        if not self._watch.tracks(place):  # nobody asks for it any more
             self.forget(place)
+            return False
+        if not look.covers((place,)):
             return False
         rows = look.rows_of(place.token, place.job_name)
         recorded = place.token in look.records

@@ -6,7 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field, JsonValue, StrictBool, StrictInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from windlass_schemas import Frozen
 from windlass_schemas.scalars import Duration
@@ -59,6 +67,28 @@ def _word(value: str) -> str:
     return value
 
 
+def _amount(value: int | str) -> int | str:
+    if isinstance(value, str):
+        return _word(value)
+    if value < 1:
+        raise ValueError(f"is {value}; write a number of at least 1")
+    return value
+
+
+def _memory(value: str) -> str:
+    if not re.fullmatch(r"[0-9]+[KMGT]?", value):
+        raise ValueError("must be a whole number with K, M, G or T; write for example 4G")
+    return value
+
+
+def _signal(value: str) -> str:
+    if not re.fullmatch(r"(USR1|USR2|TERM)@[0-9]{1,5}", value):
+        raise ValueError(
+            "must be USR1, USR2 or TERM, @, and seconds before the end; write for example USR1@120"
+        )
+    return value
+
+
 def _bind(value: str) -> str:
     if not _BIND.fullmatch(value) or ".." in value.split(":")[0].split("/"):
         raise ValueError("must be /source, /source:/target or /source:/target:ro; no blank, no ','")
@@ -78,6 +108,7 @@ def _extra(value: str) -> str:
 
 
 Word = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_word)]
+Amount = Annotated[StrictInt | StrictStr, AfterValidator(_amount)]
 Count = Annotated[StrictInt, Field(ge=1)]
 
 
@@ -106,16 +137,16 @@ class JobOptions(Frozen):
     partition: Word | None = None
     account: Word | None = None
     qos: Word | None = None
-    nodes: Word | Count | None = None
+    nodes: Amount | None = None
     """How many machines, or a range such as ``2-4``."""
     ntasks: Count | None = None
     cpus: Count | None = None
     """Processors for each task."""
-    mem: Annotated[str, Field(pattern=r"^[0-9]+[KMGT]?$")] | None = None
+    mem: Annotated[str, AfterValidator(_memory)] | None = None
     """Memory for each machine, for example ``4G``."""
     gres: Word | None = None
     """Generic resources, for example ``gpu:a100:2``."""
-    gpus: Word | Count | None = None
+    gpus: Amount | None = None
     time: Duration | None = None
     """What Slurm is asked for; by default ``timeLimit``."""
     exclude: Word | None = None
@@ -127,8 +158,11 @@ class JobOptions(Frozen):
     reservation: Word | None = None
     requeue: StrictBool = False
     """Let Slurm itself put it back into the queue when a machine fails: the same attempt."""
-    signal: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,8}@[0-9]{1,5}$")] | None = None
-    """A signal before the end, for example ``USR1@120``: 120 s before the time is up."""
+    signal: Annotated[str, AfterValidator(_signal)] | None = None
+    """A signal before the end, for example ``USR1@120``: 120 s before the time is up.
+
+    Only those that a job's script hands on to the program; any other would end the script.
+    """
     coalesce: StrictBool = False
     """Let Jobs of one shape be submitted as one array."""
     extra_args: tuple[Annotated[str, AfterValidator(_extra)], ...] = ()

@@ -52,7 +52,8 @@ NEVER = frozenset(
 """Reasons for which a job would wait for ever."""
 RESERVED: Mapping[str, str] = {
     "94": "its image could not be pulled",
-    "95": "the compute node has no program that runs containers",
+    "95": "the compute node has no program that runs containers; bring one by spec.params.setup of"
+    " the Target (module load apptainer), then windlass sync this Job",
     "96": "another job has this run",
     "97": "its folder is not to be seen on the compute node; is remoteRoot on a shared disk?",
     "98": "it was cancelled before it began",

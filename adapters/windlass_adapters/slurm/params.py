@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
@@ -16,6 +17,18 @@ _TOP = 2
 """A root must lie at least this deep: ``/`` and ``/scratch`` are nobody's own."""
 
 
+_SHORTEST = timedelta(milliseconds=100)
+
+
+def _path(value: str) -> str:
+    if not re.fullmatch(r"/[A-Za-z0-9._/+@-]*", value):
+        raise ValueError(
+            "must begin with / and hold letters, digits and . _ + @ - only; ~ and $HOME are not"
+            " known here"
+        )
+    return value
+
+
 def _root(value: str) -> str:
     path = PurePosixPath(value)
     if ".." in path.parts or len(path.parts) <= _TOP:
@@ -26,7 +39,7 @@ def _root(value: str) -> str:
 
 
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@:%+-]+$")]
-RemotePath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/+@-]*$")]
+RemotePath = Annotated[str, AfterValidator(_path)]
 
 
 class JumpHost(Frozen):
@@ -55,6 +68,8 @@ class Limits(Frozen):
 
     @model_validator(mode="after")
     def _ordered(self) -> Limits:
+        if self.poll < _SHORTEST:
+            raise ValueError("poll must be at least 100ms; leave it out for 5s")
         if self.idle_poll < self.poll:
             raise ValueError("idlePoll must not be shorter than poll")
         return self

@@ -6,7 +6,7 @@ cannot be read is left out; an answer that cannot be read is no answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -115,6 +115,10 @@ class Look:
     """What ``rows`` was read from."""
     known: Mapping[str, Row] = field(default_factory=dict)
     """The same, by the line: most of the next look's lines are the same again."""
+
+    def covers(self, places: Collection[Place]) -> bool:
+        """Whether it shows each of these runs."""
+        return self.whole or self.covered.issuperset(places)
 
     def rows_of(self, token: str, job_name: str) -> Sequence[Row]:
         """The queue's lines about one run."""

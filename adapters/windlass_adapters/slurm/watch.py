@@ -69,6 +69,10 @@ class Watch:
         """How many runs are looked for."""
         return len(self._tracked)
 
+    def tracks(self, place: Place) -> bool:
+        """Whether the looks are taken for this run."""
+        return place in self._tracked
+
     @property
     def due_in(self) -> float:
         """Seconds until somebody who asks gets a new look."""
@@ -107,7 +111,7 @@ class Watch:
         look = self._look
         if look is None or not waiting:
             return None
-        return look if look.whole or look.covered.issuperset(places) else None
+        return look if look.covers(places) else None
 
     async def _take(self) -> Look:
         started = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Union, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -34,27 +34,50 @@ class Wrong:
 def explain_invalid(error: ValidationError, document: Mapping[str, JsonValue]) -> Iterator[Wrong]:
     """What each error means to the person who wrote the document of a known kind."""
     errors = error.errors(include_url=False)
+    # A location begins with the kind.
+    details = [(KINDS[str(e["loc"][0])], e["loc"][1:], e) for e in errors[:MAX_ERRORS]]
+    yield from _explain(details, document, len(errors))
+
+
+def explain_fields(
+    error: ValidationError, values: Mapping[str, JsonValue], model: type[BaseModel]
+) -> Iterator[Wrong]:
+    """The same for fields whose model an adapter gives; paths begin at these."""
+    errors = error.errors(include_url=False)
+    details = [(model, each["loc"], each) for each in errors[:MAX_ERRORS]]
+    yield from _explain(details, values, len(errors))
+
+
+def _explain(
+    details: Iterable[tuple[type[BaseModel], FieldPath, ErrorDetails]],
+    document: Mapping[str, JsonValue],
+    count: int,
+) -> Iterator[Wrong]:
     found: dict[FieldPath, Wrong] = {}
-    for detail in errors[:MAX_ERRORS]:
-        wrong = _wrong(detail, document)
+    for model, location, detail in details:
+        wrong = _wrong(model, location, detail, document)
         found.setdefault(wrong.path, wrong)  # a union gives one for each of its members
     deeper = {path[:i] for path in found for i in range(len(path))}
     for path, wrong in found.items():
         if path not in deeper:  # a list whose items are all wrong is also called too short
             yield wrong
-    if len(errors) > MAX_ERRORS:
-        yield Wrong((), f"{len(errors) - MAX_ERRORS} more faults; mend the ones above first")
+    if count > MAX_ERRORS:
+        yield Wrong((), f"{count - MAX_ERRORS} more faults; mend the ones above first")
 
 
-def _wrong(detail: ErrorDetails, document: Mapping[str, JsonValue]) -> Wrong:
-    kind, *rest = detail["loc"]
-    if rest and rest[-1] == "[key]":
-        return Wrong(tuple(rest[:-1]), _message(detail, ()), at_key=True)
-    path, alternatives = _existing(tuple(rest), document)
+def _wrong(
+    model: type[BaseModel],
+    location: FieldPath,
+    detail: ErrorDetails,
+    document: Mapping[str, JsonValue],
+) -> Wrong:
+    if location and location[-1] == "[key]":
+        return Wrong(location[:-1], _message(detail, ()), at_key=True)
+    path, alternatives = _existing(location, document)
     if detail["type"] == "missing":
-        return Wrong(tuple(rest), _missing(str(kind), tuple(rest)), at_key=True)
+        return Wrong(location, _missing(model, location), at_key=True)
     if detail["type"] == "extra_forbidden":
-        return Wrong(path, _unknown(str(kind), path), at_key=True)
+        return Wrong(path, _unknown(model, path), at_key=True)
     return Wrong(path, _message(detail, alternatives))
 
 
@@ -72,15 +95,15 @@ def _existing(
     return loc, ()
 
 
-def _missing(kind: str, path: FieldPath) -> str:
-    model = _model_at(kind, path[:-1])
-    info = next((f for f in model.model_fields.values() if f.alias == path[-1]), None)
+def _missing(root: type[BaseModel], path: FieldPath) -> str:
+    fields = _model_at(root, path[:-1]).model_fields
+    info = next((f for f in fields.values() if f.alias == path[-1]), None)
     meaning = info.description.split("\n")[0].rstrip(".") if info and info.description else ""
     return "is missing; add it" + (f" ({meaning})" if meaning else "")
 
 
-def _unknown(kind: str, path: FieldPath) -> str:
-    known = [f.alias or name for name, f in _model_at(kind, path[:-1]).model_fields.items()]
+def _unknown(root: type[BaseModel], path: FieldPath) -> str:
+    known = [f.alias or name for name, f in _model_at(root, path[:-1]).model_fields.items()]
     written = str(path[-1])
     camel = to_camel(written.replace("-", "_"))
     if camel in known:
@@ -93,10 +116,10 @@ def _unknown(kind: str, path: FieldPath) -> str:
     return f"is no known field; remove it, or write one of: {listed}"
 
 
-def _model_at(kind: str, path: FieldPath) -> type[BaseModel]:
+def _model_at(root: type[BaseModel], path: FieldPath) -> type[BaseModel]:
     """The model of the mapping at a path. The path is one that pydantic itself walked."""
-    found: type[BaseModel] = KINDS[kind]
-    node: object = found
+    found = root
+    node: object = root
     for part in path:
         node = _inside(node, part)
         for choice in _choices(node):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -17,14 +21,27 @@ POLL = 2.0
 _SPREAD = 20
 """Seconds over which the ends are spread."""
 _SCRIPT = """\
-until [ -e {go} ]; do sleep 0.5; done
+: < {go}
 sleep $(({n} % {spread}))
-date +%s.%N > {ends}/{n}
+echo "$(date +%s.%N) $SLURM_JOB_ID" > {ends}/{n}
 """
+"""Waits without costing anything: on a pipe that nobody has opened yet."""
+_DONE = re.compile(r"\[(\S+)\] _job_complete: JobId=(?:\S+\((\d+)\)|(\d+)) done")
 
 
-def lateness(site: Cluster, folder: Path, tracked: int, ending: int) -> list[float]:
-    """Seconds from the end of each of ``ending`` programs to the condition Succeeded of its Job.
+class Lateness(NamedTuple):
+    """Seconds until the condition Succeeded of a Job."""
+
+    of_program: float
+    """From the end of its program."""
+    of_slurm: float
+    """From the moment in which Slurm's controller wrote down that the job is over."""
+
+
+def lateness(
+    site: Cluster, controller_log: Path, folder: Path, tracked: int, ending: int
+) -> list[Lateness]:
+    """How late the daemon is with each of ``ending`` runs, which end over twenty seconds.
 
     The others of the ``tracked`` runs wait in a partition that is closed.
     """
@@ -32,6 +49,8 @@ def lateness(site: Cluster, folder: Path, tracked: int, ending: int) -> list[flo
     go, ends = site.login.root / f"{folder.name}.go", site.login.root / f"{folder.name}.ends"
     site.here(ends).mkdir()
     site.here(ends).chmod(0o777)
+    os.mkfifo(site.here(go))
+    site.here(go).chmod(0o666)
     specs = folder / "specs"
     specs.mkdir(parents=True)
     documents = list(_documents(site, root, go, ends, tracked, ending))
@@ -47,20 +66,35 @@ def lateness(site: Cluster, folder: Path, tracked: int, ending: int) -> list[flo
         time.sleep(20)
         spent = (cpu_of(daemon.process.pid) - before) / 20
         print(f"       CPU of the daemon while nothing happens: {100 * spent:.1f} %", flush=True)
-        site.here(go).touch()
-        project.until(lambda: len(list(site.here(ends).iterdir())) == ending, "all end", 300)
+        with site.here(go).open("w"):
+            project.until(lambda: len(list(site.here(ends).iterdir())) == ending, "all end", 300)
+        seen = [_seen(project, f"Job/job-{n}") for n in range(ending)]
+        over = _over(controller_log)
         late = []
-        for n in range(ending):
-            name = f"Job/job-{n}"
-            project.until(partial(project.ready, name), f"{name} succeeded", 120)
-            found = project.status(name).condition("Succeeded")
-            assert found is not None
-            ended = float((site.here(ends) / str(n)).read_text())
-            late.append(found.last_transition_time.timestamp() - ended)
+        for n, at in enumerate(seen):
+            ended, job = (site.here(ends) / str(n)).read_text().split()
+            late.append(Lateness(at - float(ended), at - over[job]))
         return late
     finally:
         daemon.kill()
         project.close()
+
+
+def _seen(project: Project, name: str) -> float:
+    """When its status said that it has ended."""
+    project.until(partial(project.ready, name), f"{name} succeeded", 120)
+    found = project.status(name).condition("Succeeded")
+    assert found is not None
+    return found.last_transition_time.timestamp()
+
+
+def _over(log: Path) -> dict[str, float]:
+    """When the controller wrote down that a job is over, by its own id."""
+    found = {}
+    for at, element, job in _DONE.findall(log.read_text()):
+        # Local time without a zone, as Slurm writes it.
+        found[element or job] = datetime.fromisoformat(at).timestamp()
+    return found
 
 
 def _documents(

@@ -7,7 +7,15 @@ import time
 from contextlib import suppress
 from typing import BinaryIO, Dict, List, NamedTuple, Optional, Tuple
 
-from windlass_adapters.slurm.remote.files import LISTED, age_of, listing, made_at, throw_away, write
+from windlass_adapters.slurm.remote.files import (
+    LISTED,
+    age_of,
+    listing,
+    made_at,
+    read,
+    throw_away,
+    write,
+)
 from windlass_adapters.slurm.remote.records import (
     by_name,
     record_of,
@@ -157,7 +165,10 @@ def settle(folder: str) -> None:
 
 
 def sweep(site: Site, older: float) -> None:
-    """Remove what was thrown away, and the folders of runs that ended long ago; a few at a time."""
+    """Remove what was thrown away, and the folders of runs that ended long ago; a few at a time.
+
+    What runs were submitted together goes after the last of them.
+    """
     until = time.time() + 5.0
     for tag in listing(site.path("jobs")):
         for token in listing(site.path("jobs", tag)):
@@ -165,6 +176,11 @@ def sweep(site: Site, older: float) -> None:
             ended = os.path.join(folder, "fetched")
             if os.path.exists(ended) and age_of(ended) > older:
                 throw_away(folder, site.path("trash"))
+    for name in listing(site.path("maps")):
+        folder = site.path("maps", name)
+        runs = (read(os.path.join(folder, "map"), 1 << 24) or "").splitlines()
+        if age_of(folder) > older and not any(map(os.path.exists, runs)):
+            throw_away(folder, site.path("trash"))
     for name in listing(site.path("trash")):
         if time.time() < until:
             shutil.rmtree(site.path("trash", name), ignore_errors=True)
