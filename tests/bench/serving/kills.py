@@ -19,7 +19,7 @@ from rig.serving import until
 from rig.serving_fleet import Fleet, Load, one
 
 CLIENTS = 8
-WORKERS, SUPERVISORS = 10, 5
+WORKERS, SUPERVISORS = 5, 5
 """How many are killed, one after the other."""
 
 

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 SERVER, CLIENT = 0, 1
 """The cores."""
+_REST, _LONGEST_REST = 0.15, 5.0
+"""Seconds between two slices."""
 _SPIN = (
     "import time\nend=time.perf_counter()+1\nn=0\n"
     "while time.perf_counter()<end: n+=sum(range(1000))>0\nprint(n)"
@@ -61,6 +63,19 @@ class Use:
 
     def __str__(self) -> str:
         return f"client {self.client:.0%}, others {self.others:.0%}, stolen {self.stolen:.0%}"
+
+
+def settle() -> None:
+    """Wait until the server's core is idle: what a slice has begun must not go into the next.
+
+    A server goes on with requests whose clients have hung up in the middle, for a second or more.
+    """
+    end = time.monotonic() + _LONGEST_REST
+    while time.monotonic() < end:
+        before = _cores()[SERVER].busy
+        time.sleep(_REST)
+        if _cores()[SERVER].busy - before < _REST * 0.2:
+            return
 
 
 def _cores() -> tuple[_Core, ...]:

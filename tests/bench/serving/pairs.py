@@ -9,17 +9,13 @@ median.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from bench.serving.load import Cell
-from bench.serving.machine import Use
+from bench.serving.machine import Use, settle
 from bench.serving.payloads import Loop
-
-REST = 0.15
-"""Seconds between two slices: what the one before has begun must have ended."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Side:
         cell = self.slice(self.seconds)
         self.cells.append(cell)
         print(f"  {self.name:24} {cell}", flush=True)
-        time.sleep(REST)
+        settle()
         return cell
 
 
