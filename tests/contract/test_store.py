@@ -321,6 +321,8 @@ async def test_the_outbox_forgets_what_the_bus_has_confirmed(store: Store) -> No
     waiting = await store.unpublished(10)
     await store.published([waiting[0][0]], NOW)
     assert [e.data.seq for _, e in await store.unpublished(10)] == [2]
+    await store.published(None, NOW)
+    assert await store.unpublished(10) == []
     assert len(await store.events(0, 10)) == 2
 
 

@@ -166,6 +166,9 @@ SELECT count(*) AS events FROM outbox WHERE published_at IS NULL
 -- name: mark_published
 UPDATE outbox SET published_at = :now WHERE position = :position
 
+-- name: mark_all_published
+UPDATE outbox SET published_at = :now WHERE published_at IS NULL
+
 -- name: heard
 SELECT i.answer, s.revision AS said_revision, s.document AS said, s.author AS said_by,
        s.fault_revision, s.faults AS said_faults,
