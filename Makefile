@@ -29,6 +29,11 @@ test: install-dev ## install what the tests need and run everything, lint beside
 		$(BIN)/pytest --last-failed --last-failed-no-failures none; }; \
 	tests=$$?; wait $$lint; lint=$$?; cat .venv/lint.log; exit $$((tests | lint))
 
+.PHONY: test-kit
+test-kit: install-dev ## what proves on each commit that it converges, alone, and how much that was
+	@$(BIN)/pytest -m "kit and not long" -n 2 $(DISTRIBUTE) --durations 12 \
+		$$(grep -rl --include='test_*.py' 'pytest.mark.kit' tests | sort)
+
 .PHONY: test-long
 test-long: install-dev ## every pair of kills, 200 kills of the daemon, long property tests
 	@$(BIN)/pytest -m long -s

@@ -7,6 +7,7 @@ daemon that runs it says so in a condition.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
@@ -42,10 +43,17 @@ def adapter_check(registry: Registry) -> Callable[[Resource, Lookup], Iterable[F
             yield "spec.target", f"the adapter {name} takes no {resource.kind}; it takes {kinds}"
         else:
             yield from _faults(options, resource.spec.options, "spec.options")
-            if isinstance(adapter, ChecksSpecs):
-                yield from adapter.faults(resource)
+            checks = _checks_specs(adapter)
+            if checks is not None:
+                yield from checks.faults(resource)
 
     return check
+
+
+@cache
+def _checks_specs(adapter: type[Adapter]) -> type[ChecksSpecs] | None:
+    """The adapter, if it does. Asked once: to ask it of a class takes longer than most checks."""
+    return adapter if isinstance(adapter, ChecksSpecs) else None
 
 
 def _adapter_of(namespace: str, target: str, lookup: Lookup) -> str | None:

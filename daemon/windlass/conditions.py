@@ -43,7 +43,8 @@ def summarize(
 ) -> tuple[Status, tuple[CloudEvent, ...]]:
     """The object's new status, and the events that lead to it from the old one.
 
-    ``hold`` is why its next action waits from now on.
+    The status is the old one itself when nothing has changed. ``hold`` is why the next action waits
+    from now on.
     """
     verdict, note = _overlay(object_, verdict)
     conditions = tuple(
@@ -65,6 +66,8 @@ def summarize(
         next_attempt_at=hold.until if hold else None,
         handled_sync=object_.sync_token,
     )
+    if status == old:
+        return old, ()
     changed = [c for c in conditions if _is_transition(old.condition(c.type), c)]
     events = tuple(
         _event(object_, verdict, old.condition(c.type), c, object_.seq + i, pass_)

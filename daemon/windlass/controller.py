@@ -36,6 +36,8 @@ AWAY_RETRY = 1.0
 """The same for a store that is a server: it is away, and comes back without anybody making room."""
 SOURCES_FIRST = 5.0
 """Seconds at a start for which the look at everything waits for the sources' first word."""
+NEWS_FIRST = 0.5
+"""Seconds for which it waits then, at most, while what is newly declared is worked on."""
 
 _log = structlog.get_logger("windlass.controller")
 
@@ -148,6 +150,9 @@ class Controller:
         with suppress(TimeoutError):
             async with asyncio.timeout(SOURCES_FIRST):
                 await self.following.all_heard.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(NEWS_FIRST):
+                await self.queue.quiet.wait()
         while True:
             try:
                 found = await self._store.placed()

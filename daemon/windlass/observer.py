@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from windlass_adapters.base import AdapterError, External, Observation, Owner, Unknown
 
-TOGETHER = 8
+TOGETHER = 4
 """Who waits for one answer is woken so many in a turn of the event loop.
 
 The first of them ask their next question while the others still think: a worker that has its answer

@@ -104,7 +104,7 @@ def conclude(
 
 def _is_news(before: Status, after: Status) -> bool:
     """Whether dependents may care: not about when the next try is due."""
-    if before == after:
+    if before is after:
         return False
     quiet = {"attempt": 0, "next_attempt_at": None}
     return before.model_copy(update=quiet) != after.model_copy(update=quiet)

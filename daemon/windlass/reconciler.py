@@ -6,6 +6,7 @@ record*; summarize; commit. A pass never waits for a backend: it says when to lo
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 import uuid
@@ -118,6 +119,8 @@ class Reconciler:
         if now.is_true("Ready", generation) and not was:
             taken = (pass_.now - before.generation_at).total_seconds()
             self._metrics.time_to_ready.observe(max(taken, 0.0))
+        if not outcome.externals:
+            return
         self._metrics.drift.inc(sum(r.healed[-1:] == (pass_.now,) for r in outcome.externals))
         forgotten = {r.name for r in before.externals if r.state is RecordState.FORGOTTEN}
         gone = {r.name for r in outcome.externals if r.state is RecordState.GONE}
@@ -190,9 +193,12 @@ def _report(
     object_: Object, outcome: Outcome, result: Result, pass_: Pass, duration: float
 ) -> None:
     """The pass's one line. A pass that found nothing new is only for those who debug."""
+    log, level = _log.bind(), logging.INFO if result.changed or outcome.history else logging.DEBUG
+    if not log.is_enabled_for(level):
+        return
     ready = outcome.status.condition("Ready")
-    say = _log.info if result.changed or outcome.history else _log.debug
-    say(
+    log.log(
+        level,
         "reconciled",
         key=str(object_.key),
         generation=object_.generation,

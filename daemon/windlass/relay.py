@@ -14,6 +14,8 @@ BATCH = 500
 """Events that are handed to the bus at once."""
 BUS_RETRY = 1.0
 """Seconds until events are offered again to a bus that was away."""
+PACE = 0.25
+"""Seconds between two marks, at least, where nothing is sent and nobody waits for that."""
 INTERVAL = 5.0
 """Seconds after which the outbox is read although nothing has said that it has grown."""
 
@@ -46,6 +48,8 @@ class Relay:
                 continue
             except StoreError as error:
                 _log.warning("outbox not read; trying again", error=str(error))
+            if not self._bus.sends:
+                await asyncio.sleep(PACE)
             try:
                 async with asyncio.timeout(INTERVAL):
                     await self._outbox_grew.wait()
@@ -53,6 +57,9 @@ class Relay:
                 continue
 
     async def _publish_all(self) -> None:
+        if not self._bus.sends:
+            await self._store.published(None, self._clock())
+            return
         while batch := await self._store.unpublished(BATCH):
             await self._bus.publish([event for _, event in batch])
             await self._store.published([position for position, _ in batch], self._clock())

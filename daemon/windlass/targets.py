@@ -65,7 +65,9 @@ class ElsewhereError(WaitingError):
     """The target lives on the host of another daemon, which alone can reach it."""
 
     def __init__(self, target: str, home: str) -> None:
-        super().__init__(f"target {target} lives on the host of daemon {home}")
+        super().__init__(
+            f"target {target} lives on the host of daemon {home}; ask that one: --server"
+        )
         self.home = home
 
 

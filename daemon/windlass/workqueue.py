@@ -57,6 +57,9 @@ class WorkQueue:
         self._numbers = count()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._closed = False
+        self.quiet = asyncio.Event()
+        """Set while nothing is due and nothing is worked on."""
+        self.quiet.set()
         self.on_done: Callable[[], None] = _nothing
         """Called when a worker becomes free."""
 
@@ -87,6 +90,7 @@ class WorkQueue:
         waiting = [*self._waiting, *self._timers]
         self._waiting.clear()
         self._timers.clear()
+        self._note_quiet()
         return waiting
 
     def delayed(self) -> int:
@@ -123,6 +127,7 @@ class WorkQueue:
         since = waiting.since if waiting else time.monotonic()
         entry = _Entry(priority, next(self._numbers), key, since=since)
         self._waiting[key] = entry
+        self.quiet.clear()
         heapq.heappush(self._heap, entry)
         self._wake()
 
@@ -201,7 +206,12 @@ class WorkQueue:
                 break
         if not parked:
             self._parked.pop(lane, None)
+        self._note_quiet()
         self.on_done()
+
+    def _note_quiet(self) -> None:
+        if not self._waiting and not self._active:
+            self.quiet.set()
 
     def _wake(self) -> None:
         while self._idle:

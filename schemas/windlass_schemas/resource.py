@@ -36,6 +36,11 @@ def parse_resource(document: object) -> Resource:
     return _ADAPTER.validate_python(document, by_alias=True, by_name=False)
 
 
+def parse_canonical(text: str) -> Resource:
+    """Read back what ``canonical_json`` of a dumped resource gave. Raises ValidationError."""
+    return _ADAPTER.validate_json(text, by_alias=True, by_name=False)
+
+
 def dump_resource(resource: Resource) -> dict[str, JsonValue]:
     """The canonical JSON form: defaults left out, so that a new default is no change of spec."""
     return resource.model_dump(mode="json", exclude_defaults=True) | {
@@ -64,6 +69,10 @@ def digest_of_resource(resource: Resource, files: Mapping[str, str]) -> str:
 
     ``files`` maps path to ``sha256:...``. Labels and the place of the document do not count.
     """
-    document = dump_resource(resource)
-    document.pop("metadata", None)
+    return digest_of_dumped(dump_resource(resource), files)
+
+
+def digest_of_dumped(dumped: Mapping[str, JsonValue], files: Mapping[str, str]) -> str:
+    """The same, of a resource that has been dumped already."""
+    document = {name: value for name, value in dumped.items() if name != "metadata"}
     return digest_of({"document": document, "files": dict(files)})

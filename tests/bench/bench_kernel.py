@@ -25,7 +25,7 @@ import structlog
 from bench.plot import Series, plot
 from gitrepo import GitRepo
 from rig.fleet import FixedSource, Fleet, FleetBackend, fleet
-from windlass.app import GARBAGE
+from windlass.app import GARBAGE, TURN
 from windlass.checks import adapter_check
 from windlass.priority import Priority
 from windlass.registry import Registry
@@ -292,7 +292,8 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        gc.set_threshold(*GARBAGE)
+        gc.set_threshold(*GARBAGE)  # as the daemon does
+        sys.setswitchinterval(TURN)
         quiet = structlog.make_filtering_bound_logger(logging.ERROR)
         structlog.configure(wrapper_class=quiet)
         with tempfile.TemporaryDirectory() as name:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from rig.depth import DEPTH
 from rig.telling import TellingRig
 from windlass_adapters.testing import DETERMINISTIC, SERVER_CHOSEN, SLURM_LIKE, MemoryBackend
 from windlass_adapters.testing.contract import AdapterContract, MemoryRig, Rig
 from windlass_adapters.testing.schedules import Theatre
 
+pytestmark = pytest.mark.kit
 LAG = timedelta(seconds=3)
 
 

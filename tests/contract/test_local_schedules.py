@@ -6,6 +6,8 @@ Its files are real ones. Kills in the middle of what is left to a thread, and re
 
 from __future__ import annotations
 
+import pytest
+
 from rig.depth import DEPTH
 from rig.fakemachine import FakeMachine
 from windlass.store.base import Document
@@ -14,6 +16,7 @@ from windlass_adapters.testing.contract import Schedules
 from windlass_adapters.testing.documents import filed
 from windlass_adapters.testing.schedules import Theatre
 
+pytestmark = pytest.mark.kit
 SCRIPT = b"print(1)"
 
 

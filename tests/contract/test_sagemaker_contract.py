@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
 from pydantic import JsonValue
 
 from rig.cloud import Cloud, bucket_of, cloud_in
@@ -24,6 +25,7 @@ from windlass_adapters.sagemaker.params import SageMakerParams
 from windlass_adapters.testing.contract import AdapterContract, Rig
 from windlass_adapters.testing.schedules import Depth, Theatre
 
+pytestmark = pytest.mark.kit
 FILES = {"run.py": b"print(1)\n", "data.csv": b"1\n"}
 DATA: JsonValue = {"data": {"file": "data.csv"}}
 SEARCH: dict[str, JsonValue] = {

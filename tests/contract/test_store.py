@@ -139,6 +139,47 @@ async def test_a_generation_rises_only_when_the_digest_changes(store: Store) -> 
     assert second.generation_at == NOW + timedelta(seconds=5)
 
 
+async def test_of_a_set_that_says_nearly_the_same_only_the_rest_is_taken(store: Store) -> None:
+    jobs = [job(f"j{i}") for i in range(30)]
+    await store.apply(snapshot(*jobs), NOW)
+    assert (await store.apply(snapshot(*reversed(jobs), revision="r2"), NOW)).changed == ()
+    name = '"name":"j3"'
+    text = jobs[3].canonical.replace(name, f'"labels":{{"x":"y"}},{name}')
+    labelled = replace(jobs[3], text=text)
+    moved, edited = replace(jobs[4], line=9), job("j5", params={"c": 2})
+    said = [*jobs[:3], labelled, moved, edited, *jobs[6:]]
+    applied = await store.apply(snapshot(*said, revision="r3"), NOW)
+    assert {key.name for key in applied.changed} == {"j3", "j4", "j5"}
+    found = {o.key.name: (o.generation, o.line) for o in await store.list()}
+    assert (found["j4"], found["j5"], found["j6"]) == ((1, 9), (2, 1), (1, 1))
+
+
+async def test_the_breaker_counts_what_is_as_it_was_too(store: Store) -> None:
+    jobs = [job(f"j{i:02}") for i in range(40)]
+    await store.apply(snapshot(*jobs), NOW)
+    applied = await store.apply(snapshot(*jobs[8:], revision="r2"), NOW)
+    assert (len(applied.pruning), applied.blocked) == (8, ())
+    applied = await store.apply(snapshot(*jobs[17:], revision="r3"), NOW)
+    assert (applied.pruning, len(applied.blocked)) == ((), 9)
+
+
+async def test_a_fault_beside_what_is_unchanged_is_marked_and_unmarked(store: Store) -> None:
+    jobs = [job(f"j{i}") for i in range(3)]
+    await store.apply(snapshot(*jobs), NOW)
+    key = Key.parse("Job/j1")
+    fault = Fault("x.yaml", 3, 5, "spec", "unknown field", key)
+    broken = snapshot(jobs[0], jobs[2], revision="r2", faults=(fault,))
+    assert (await store.apply(broken, NOW)).changed == (key,)
+    assert (await store.apply(broken, NOW)).changed == ()
+    found = await store.get(key)
+    assert found is not None
+    assert found.faults == (str(fault),)
+    assert (await store.apply(snapshot(*jobs, revision="r3"), NOW)).changed == (key,)
+    found = await store.get(key)
+    assert found is not None
+    assert found.faults == ()
+
+
 async def test_what_vanishes_is_marked_and_comes_back_when_declared_again(store: Store) -> None:
     await store.apply(snapshot(job(), job("keep")), NOW)
     assert (await store.apply(snapshot(job("keep"), revision="r2"), NOW)).pruning == (TRAIN,)
@@ -280,6 +321,8 @@ async def test_the_outbox_forgets_what_the_bus_has_confirmed(store: Store) -> No
     waiting = await store.unpublished(10)
     await store.published([waiting[0][0]], NOW)
     assert [e.data.seq for _, e in await store.unpublished(10)] == [2]
+    await store.published(None, NOW)
+    assert await store.unpublished(10) == []
     assert len(await store.events(0, 10)) == 2
 
 

@@ -19,6 +19,7 @@ from windlass_adapters.base import WaitingError
 from windlass_adapters.testing import SERVER_CHOSEN, SLURM_LIKE
 from windlass_schemas import Key, Reason
 
+pytestmark = pytest.mark.kit
 JOB = Key.parse("Job/train")
 OTHER = "folder:/other"
 

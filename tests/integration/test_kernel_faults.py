@@ -10,12 +10,14 @@ import pytest
 from windlass_adapters.base import AmbiguousError
 from windlass_adapters.testing import PERSONALITIES, MemoryBackend, Personality
 from windlass_adapters.testing.cast import IN_MEMORY
+from windlass_adapters.testing.documents import document, kept_file
 from windlass_adapters.testing.faults import denied, out_of_quota, throttled
 from windlass_adapters.testing.oracles import EndState, check_end
 from windlass_adapters.testing.schedules import TALLY, Theatre
 from windlass_adapters.testing.stepping import Cut
 from windlass_adapters.testing.stories import Story, stories_for
 
+pytestmark = pytest.mark.kit
 STORIES = stories_for(IN_MEMORY)
 LAG = timedelta(seconds=3)
 Arm = Callable[[MemoryBackend], None]
@@ -94,3 +96,19 @@ async def test_what_somebody_else_removes_or_edits_is_put_right_once(
             assert again.body.get("source") == {"file": "v1.onnx"}
             assert world.backend.mutations() == 2, "made, and put right"
             TALLY.schedules += 1
+
+
+@pytest.mark.parametrize("personality", PERSONALITIES, ids=lambda p: p.name)
+async def test_what_somebody_else_scales_is_scaled_back_once(personality: Personality) -> None:
+    spec = {"model": "wine", "replicas": 2}
+    theatre = Theatre("foreign", lambda: MemoryBackend(personality, lag=LAG))
+    async with theatre.stage() as world:
+        world.checks.clear()  # a status is as old as the last look
+        await world.declare(kept_file(), document("Deployment", "wine", spec))
+        await world.until_ready("Deployment/wine")
+        before = world.backend.mutations()
+        world.backend.edit(world.backend.named("server"), replicas=9)
+        await world.after(minutes=3)
+        assert world.backend.named("server").body["replicas"] == 2
+        assert world.backend.mutations() == before + 1, "scaled back, and left alone then"
+        TALLY.schedules += 1

@@ -14,6 +14,7 @@ from windlass_adapters.testing.oracles import check_truthful
 from windlass_adapters.testing.stepping import Cut
 from windlass_schemas import Key
 
+pytestmark = pytest.mark.kit
 LAG = timedelta(seconds=3)
 
 

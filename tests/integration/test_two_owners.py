@@ -21,8 +21,9 @@ from windlass_adapters.testing.documents import job, kept_file
 from windlass_adapters.testing.owners import Owners, Race
 from windlass_adapters.testing.schedules import Theatre
 
+pytestmark = pytest.mark.kit
 CLAIMING = (DETERMINISTIC, replace(SERVER_CHOSEN, claims=True), SLURM_LIKE)
-FEW = 10_000 if DEPTH.all_orders else 130
+FEW = 10_000 if DEPTH.all_orders else 70
 """Orders after one stall that are all tried, to see that leaving some out loses nothing."""
 
 

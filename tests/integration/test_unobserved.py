@@ -15,6 +15,7 @@ from windlass_adapters.testing.oracles import check_events, check_quiet, check_s
 from windlass_adapters.testing.schedules import TALLY, Theatre
 from windlass_adapters.testing.world import World
 
+pytestmark = pytest.mark.kit
 LAG = timedelta(seconds=3)
 
 
@@ -58,7 +59,7 @@ async def test_whichever_hints_are_lost_the_end_is_the_same(personality: Persona
 async def test_a_name_that_is_removed_and_declared_again_is_held_once(
     personality: Personality, restart: bool
 ) -> None:
-    for passes in range(12):
+    for passes in DEPTH.passes(12, len(personality.name) + restart):
         async with lagging(personality).stage() as world:
             await world.declare(kept_file("keep"), kept_file(), job())
             await world.until_running()
@@ -81,7 +82,7 @@ async def test_a_name_that_is_removed_and_declared_again_is_held_once(
 async def test_an_edit_taken_back_at_any_moment_is_never_called_ready_too_early(
     personality: Personality,
 ) -> None:
-    for passes in range(12):
+    for passes in DEPTH.passes(12, len(personality.name)):
         async with lagging(personality).stage() as world:
             await world.declare(kept_file(version=1))
             await world.until_ready("Model/wine")

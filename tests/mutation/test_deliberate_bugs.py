@@ -16,7 +16,7 @@ from rig.scenarios import Scenario
 from rig.second_start import SECOND_START
 from windlass_adapters.testing.oracles import EndState
 
-pytestmark = pytest.mark.usefixtures("quiet")
+pytestmark = [pytest.mark.kit, pytest.mark.usefixtures("quiet")]
 TABLE = Path(__file__).parents[2] / "docs" / "guarantees-bugs.md"
 ORACLES = {
     "a": "(a) end state",

@@ -58,6 +58,7 @@ from windlass_adapters.testing import DETERMINISTIC, PERSONALITIES
 from windlass_adapters.testing.stepping import Killed
 from windlass_schemas import Key, Reason
 
+pytestmark = pytest.mark.kit
 T = TypeVar("T")
 STEPS: Counter[str] = Counter()
 
@@ -381,7 +382,7 @@ class Convergence(RuleBasedStateMachine):
 
 
 LONG = os.environ.get("WINDLASS_TEST_DEPTH") == "long"
-EXAMPLES = int(os.environ.get("WINDLASS_EXAMPLES", "150" if LONG else "20"))
+EXAMPLES = int(os.environ.get("WINDLASS_EXAMPLES", "150" if LONG else "14"))
 PHASES = (Phase.explicit, Phase.generate)
 PROFILE = settings(
     max_examples=EXAMPLES,

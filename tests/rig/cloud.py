@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import logging
 import tarfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -15,7 +14,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import aioboto3
-import structlog
 from pydantic import JsonValue
 
 from rig.sagemaker.account import Resource
@@ -33,6 +31,7 @@ from windlass_adapters.sagemaker.params import SageMakerParams
 from windlass_adapters.sagemaker.session import Clients
 from windlass_adapters.testing.adapter import MemoryAdapter
 from windlass_adapters.testing.backend import MemoryBackend
+from windlass_adapters.testing.schedules import silence
 from windlass_adapters.testing.world import KitStore, World
 from windlass_schemas import digest_of_resource, parse_resource
 
@@ -284,17 +283,6 @@ async def cloud_in(
         finally:
             await world.close()
             stack.close()
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Thousands of passes are no news."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
 
 
 @asynccontextmanager

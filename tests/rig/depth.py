@@ -22,9 +22,21 @@ class TestDepth:
     """Whether orders of two owners' steps are tried that make no difference."""
     hints: int
     """Of how many hints every subset is dropped."""
+    moments: int
+    """Every how manieth of the moments at which something may happen it does."""
+
+    def passes(self, most: int, shift: int) -> range:
+        """After how many passes it happens; others for each ``shift``."""
+        return range(shift % self.moments, most, self.moments)
 
 
 LONG = os.environ.get("WINDLASS_TEST_DEPTH") == "long"
-EVERYTHING = TestDepth(Depth(), Depth(stride=16), all_orders=True, hints=9)
-A_COMMIT = TestDepth(Depth(stride=240), Depth(reach=0, every=9), all_orders=False, hints=5)
+EVERYTHING = TestDepth(Depth(), Depth(stride=16), all_orders=True, hints=9, moments=1)
+A_COMMIT = TestDepth(
+    pairs=Depth(stride=240, errors=3),
+    real=Depth(reach=0, every=9, errors=3),
+    all_orders=False,
+    hints=5,
+    moments=2,
+)
 DEPTH = EVERYTHING if LONG else A_COMMIT

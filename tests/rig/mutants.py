@@ -173,8 +173,10 @@ def _forget_hold(hold: Hold | None) -> str | None:
 _TAKE_OVER = takeover.take_over
 
 
-def _prune_anyway(declared: list[takeover.Declared], snapshot: Snapshot) -> takeover.Takeover:
-    return _TAKE_OVER(declared, replace(snapshot, faults=()))
+def _prune_anyway(
+    declared: list[takeover.Declared], snapshot: Snapshot, unchanged: int
+) -> takeover.Takeover:
+    return _TAKE_OVER(declared, replace(snapshot, faults=()), unchanged)
 
 
 # -- decisions -------------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ class Project:
                         yield int(entry.name)
 
     def close(self) -> None:
-        """Stop whatever still runs."""
+        """Stop whatever still runs. Fails when a daemon has shown a traceback to its user."""
         for daemon in self._daemons:
             daemon.kill()
         while found := list(self.processes()):
@@ -219,6 +219,11 @@ class Project:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
+        said = self.log.read_text(errors="replace") if self.log.exists() else ""
+        if (at := said.find("Traceback (most recent call last)")) >= 0:
+            raise AssertionError(
+                f"a traceback in the daemon's log\n{said[max(0, at - 500) : at + 3500]}"
+            )
 
 
 class Daemon:

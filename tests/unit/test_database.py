@@ -46,7 +46,7 @@ async def test_writes_that_wait_together_are_all_there_afterwards(database: Data
     assert await database.run(keys, database) == sorted(names)
 
 
-@pytest.mark.parametrize(("took", "commits"), [(0.0, 1 + 5), (3600.0, 1 + 1)])
+@pytest.mark.parametrize(("took", "commits"), [(0.0, 1 + 3), (3600.0, 1 + 1)])
 async def test_a_commit_takes_what_is_written_while_the_disk_takes_one(
     took: float, commits: int, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

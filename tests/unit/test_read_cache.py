@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,11 @@ import pytest
 from gitrepo import GitRepo
 from specs_text import Keeper, job
 from windlass.sources import readcache
-from windlass.sources.gittree import Blobs, GitTree, parse_listing
+from windlass.sources.gittree import Blobs, GitTree, Listings
 from windlass.sources.loader import Loaded, Loader
+from windlass.sources.opening import open_source
 from windlass.sources.readcache import ReadCache
+from windlass.store.base import Snapshot
 
 
 @pytest.fixture
@@ -30,7 +35,9 @@ def read(repo: GitRepo) -> tuple[Loaded, int]:
     listing = repo.git("ls-tree", "-r", "-z", "--full-tree", "HEAD").encode()
     blobs = Blobs(repo.path)
     try:
-        return loader.load(GitTree(parse_listing(listing), blobs)), loader.parses
+        loaded = loader.load(GitTree(Listings().read(listing), blobs))
+        loader.remember()
+        return loaded, loader.parses
     finally:
         blobs.close()
 
@@ -122,3 +129,53 @@ def test_a_folder_that_takes_no_file_costs_time_and_nothing_else(repo: GitRepo) 
     (repo.path.parent / "read.db").mkdir()
     assert read(repo)[1] == 2
     assert read(repo)[1] == 2
+
+
+async def test_what_was_read_is_kept_after_it_was_handed_over(repo: GitRepo) -> None:
+    file = repo.path.parent / "read.db"
+    source = await open_source(repo.path, worktree=False, keep=Keeper(), cache=file)
+    handed = source.snapshots()
+    first = await anext(handed)
+    assert isinstance(first, Snapshot)
+    assert len(first.documents) == 3
+    assert read_rows(file) == 0
+    following = asyncio.ensure_future(anext(handed))
+    async with asyncio.timeout(20):
+        while read_rows(file) == 0:
+            await asyncio.sleep(0.01)
+    following.cancel()
+    await asyncio.wait([following])
+    assert read(repo)[1] == 0
+
+
+def read_rows(file: Path) -> int:
+    """How many files the cache holds."""
+    if not file.exists():
+        return 0
+    with closing(sqlite3.connect(file)) as connection:
+        found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'read'")
+        if found.fetchone() == (0,):
+            return 0
+        count: int = connection.execute("SELECT count(*) FROM read").fetchone()[0]
+        return count
+
+
+def test_a_line_that_was_read_before_is_not_read_again(repo: GitRepo) -> None:
+    def listing() -> bytes:
+        return repo.git("ls-tree", "-r", "-z", "--full-tree", "HEAD").encode()
+
+    listings = Listings()
+    first = listings.read(listing())
+    repo.write("a.yaml", job("a", "command: [y]"))
+    (repo.path / "b.yaml").unlink()
+    repo.write("c.yaml", job("c", "command: [y]"))
+    repo.write("d.txt", "kept")
+    repo.commit()
+    second = listings.read(listing())
+    assert second == Listings().read(listing())
+    assert sorted(second) == ["a.yaml", "c.yaml", "d.txt"]
+    assert second["a.yaml"] != first["a.yaml"]
+    repo.write("e.yaml", job("e"))
+    repo.commit()
+    third = listings.read(listing())
+    assert all(third[path] is second[path] for path in second)

@@ -129,6 +129,7 @@ def test_whatever_is_added_is_worked_on_after_its_last_add_and_never_twice_at_on
                 except QueueClosed:
                     return
                 assert taken not in active
+                assert not queue.quiet.is_set()
                 active.add(taken)
                 turn += 1
                 last_pass[taken] = turn
@@ -148,6 +149,7 @@ def test_whatever_is_added_is_worked_on_after_its_last_add_and_never_twice_at_on
                 await asyncio.sleep(0)
             assert not len(queue)
             assert not queue.active
+            assert queue.quiet.is_set()
             queue.close()
         assert all(last_pass[k] > at for k, at in last_add.items())
 

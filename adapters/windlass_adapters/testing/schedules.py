@@ -49,20 +49,26 @@ QUIET_AGAIN = 3
 
 @dataclass(frozen=True)
 class Depth:
-    """How many of the pairs of cuts are tried. Single cuts are always tried, all of them."""
+    """How many of the cuts are tried. All single ones, if nothing else is said."""
 
     reach: int = 48
     """How many awaits after the first cut the second may come: some three passes."""
     stride: int = 1
     """Every how manieth of them; the first cut shifts which."""
     every: int = 1
-    """Every how manieth first cut."""
+    """Every how manieth first cut; theatre, story and fault shift which."""
+    errors: int = 1
+    """Of what is no kill, every how manieth of those."""
 
     def for_fault(self, fault: str) -> Depth:
         """Only kills are tried in pairs, unless all is wanted: an error leaves a daemon alive."""
         if fault == "killed" or self.stride == 1:
             return self
-        return Depth(reach=0, every=self.every)
+        return Depth(reach=0, every=self.every * self.errors)
+
+    def firsts(self, steps: int, shift: int) -> range:
+        """The first cuts of a story of so many steps."""
+        return range(shift % min(self.every, max(steps, 1)), steps, self.every)
 
     def cuts(self, first: int) -> Iterator[tuple[int, ...]]:
         """All ways to go on after a first cut."""
@@ -122,7 +128,7 @@ class Theatre:
             (folder / DATABASE).write_bytes(self._empty)
             backend = self.backend()
             time = telling_the_time(backend.timed, lambda: backend.clock())
-            with _silence(), time, backend.staged():
+            with silence(), time, backend.staged():
                 world = await self.world.make(folder, backend, inline=True, cast=self.cast)
                 try:
                     if self.cast.beside:
@@ -174,7 +180,8 @@ class Theatre:
             await story.act(world)
         reference = await self.tell(story, Cut())
         ran = 0
-        for first in range(0, whole.steps, depth.every):
+        shift = len(self.name) + len(story.name) + len(fault)
+        for first in depth.firsts(whole.steps, shift):
             for at in depth.cuts(first):
                 cut = Cut(at, FAULTS[fault]())
                 try:
@@ -190,7 +197,7 @@ class Theatre:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Thousands of failures on purpose are no news."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

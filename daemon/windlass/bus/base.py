@@ -13,6 +13,9 @@ from windlass_schemas import CloudEvent
 class Bus(Protocol):
     """Carries events to subscribers, at least once and in order per object."""
 
+    sends: bool = True
+    """False where all subscribers read the store's log themselves: then nothing is handed over."""
+
     @abstractmethod
     def wake(self) -> None:
         """There are new events in the store: those who follow it in this process look again."""

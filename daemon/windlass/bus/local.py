@@ -14,6 +14,8 @@ from windlass_schemas import CloudEvent
 class LocalBus(Bus):
     """One wake-up flag per subscriber: a slow one misses no event, since it reads the log."""
 
+    sends = False
+
     def __init__(self) -> None:
         self._flags: set[asyncio.Event] = set()
 

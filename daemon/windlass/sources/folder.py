@@ -75,6 +75,7 @@ class FolderSource(Source):
             if not _same(told, found):
                 told = found
                 yield found
+                await self._remember()
             if self._survey is not None:
                 await self._movement(self._survey)
 
@@ -93,6 +94,11 @@ class FolderSource(Source):
             return await self.read()
         except SourceUnavailableError as error:
             return error
+
+    async def _remember(self) -> None:
+        """Only now: whoever waits for the set has it."""
+        async with self._one_read:
+            await asyncio.to_thread(self._loader.remember)
 
     async def _movement(self, last: Survey) -> None:
         """Return when the set may have changed."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.gitcommand import GitError
-from windlass.sources.gittree import Blobs, GitTree, parse_listing
+from windlass.sources.gittree import Blobs, GitTree, Listings
 from windlass.sources.loader import Loader
 from windlass.sources.repository import MAX_LISTED, Repository
 from windlass.sources.watch import Watch
@@ -19,6 +19,8 @@ from windlass.store.base import Snapshot
 
 CHECK = 2.0
 """Seconds between looks at HEAD that nothing asked for."""
+QUICK, SLOW = 8, 100
+"""Milliseconds of a step in waiting for commits, and for files that are not committed."""
 READ_TIMEOUT = 600.0
 """Seconds that reading one commit may take."""
 NOTES_PAUSE = 2.0
@@ -37,6 +39,7 @@ class GitSource(Source):
         self.title = f"commits of {repository.folder}"
         self._repository = repository
         self._loader = loader
+        self._listings = Listings()
         self._loaded_notes: tuple[str, ...] = ()
         self._uncommitted = ""
         self._folders: frozenset[str] = frozenset()
@@ -59,6 +62,7 @@ class GitSource(Source):
             if key != told:
                 told = key
                 yield found
+                await self._remember()
             await self._moved(stamp, once=isinstance(found, SourceUnavailableError))
 
     def notes(self) -> tuple[str, ...]:
@@ -77,7 +81,7 @@ class GitSource(Source):
 
     async def _read_head(self) -> Snapshot:
         commit = await self._repository.head()
-        entries = parse_listing(await self._repository.listing(commit))
+        entries = self._listings.read(await self._repository.listing(commit))
         self._folders = _folders_of(entries)
         blobs = Blobs(self._repository.top)
         try:
@@ -93,11 +97,16 @@ class GitSource(Source):
         self._loaded_notes = loaded.notes
         return Snapshot(self.id, commit.id, commit.author, loaded.documents, loaded.faults)
 
+    async def _remember(self) -> None:
+        """Only now: whoever waits for the set has it."""
+        async with self._one_read:
+            await asyncio.to_thread(self._loader.remember)
+
     async def _moved(self, stamp: tuple[str, ...], *, once: bool = False) -> None:
         """Return when HEAD may name another commit; keep the notes fresh meanwhile."""
         async with asyncio.TaskGroup() as group:
             notes = group.create_task(self._keep_notes())
-            async with Watch(self._repository.watched()) as watch:
+            async with Watch(self._repository.watched(), QUICK) as watch:
                 while await asyncio.to_thread(self._repository.stamp) == stamp:
                     await watch.wait(CHECK)
                     if once:
@@ -106,7 +115,7 @@ class GitSource(Source):
 
     async def _keep_notes(self) -> None:
         folders = [self._repository.folder / folder for folder in self._folders]
-        async with Watch(folder for folder in folders if folder.is_dir()) as watch:
+        async with Watch((f for f in folders if f.is_dir()), SLOW) as watch:
             while True:
                 took = await self._look_at_worktree()
                 await asyncio.sleep(max(NOTES_PAUSE, NOTES_SHARE * took))

@@ -55,12 +55,12 @@ def command(folder: Path, arguments: Sequence[str]) -> list[str]:
     return ["git", "-C", str(folder), *_SAFE, *arguments]
 
 
-async def run_git(folder: Path, *arguments: str) -> bytes:
-    """What git prints. Raises GitError."""
+async def run_git(folder: Path, *arguments: str, asked: bytes | None = None) -> bytes:
+    """What git prints; ``asked`` is what it is told on its input. Raises GitError."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command(folder, arguments),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if asked is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
@@ -71,7 +71,7 @@ async def run_git(folder: Path, *arguments: str) -> bytes:
         raise GitError(f"git cannot be started ({error.strerror}); mend that") from error
     try:
         async with asyncio.timeout(TIMEOUT):
-            out, err = await process.communicate()
+            out, err = await process.communicate(asked)
     except TimeoutError as error:
         raise GitError(
             f"git {arguments[0]} gave no answer in {TIMEOUT:.0f} s in {folder}; look at its disk"

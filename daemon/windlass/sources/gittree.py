@@ -24,21 +24,29 @@ _AHEAD = 200
 _KINDS = {b"100": EntryKind.FILE, b"120": EntryKind.SYMLINK, b"160": EntryKind.SUBMODULE}
 
 
-def parse_listing(listing: bytes) -> Mapping[str, Entry]:
-    """The entries of ``git ls-tree -r -z``. Raises SourceUnavailableError for too many."""
-    entries: dict[str, Entry] = {}
-    for line in listing.split(b"\0"):
-        if not line:
-            continue
-        about, _, raw = line.partition(b"\t")
-        mode, _, name = about.split(b" ")
-        path = raw.decode(errors="surrogateescape")
-        entries[path] = Entry(path, _KINDS.get(mode[:3], EntryKind.SPECIAL), name.decode())
-    if len(entries) > MAX_FILES:
-        raise SourceUnavailableError(
-            f"the commit holds more than {MAX_FILES} files; name a smaller folder"
-        )
-    return entries
+class Listings:
+    """Reads what ``git ls-tree -r -z`` prints; a line of the listing before is not read again."""
+
+    def __init__(self) -> None:
+        self._known: Mapping[bytes, Entry] = {}
+
+    def read(self, listing: bytes) -> Mapping[str, Entry]:
+        """The entries by their path. Raises SourceUnavailableError for too many."""
+        known = self._known
+        lines = {line: known.get(line) or _entry(line) for line in listing.split(b"\0") if line}
+        if len(lines) > MAX_FILES:
+            raise SourceUnavailableError(
+                f"the commit holds more than {MAX_FILES} files; name a smaller folder"
+            )
+        self._known = lines
+        return {entry.path: entry for entry in lines.values()}
+
+
+def _entry(line: bytes) -> Entry:
+    about, _, raw = line.partition(b"\t")
+    mode, _, name = about.split(b" ")
+    path = raw.decode(errors="surrogateescape")
+    return Entry(path, _KINDS.get(mode[:3], EntryKind.SPECIAL), name.decode())
 
 
 class GitTree(Tree):
@@ -89,9 +97,12 @@ class GitTree(Tree):
             self._folders = {}
             for path, entry in self._entries.items():
                 folder = path.rpartition("/")[0]
-                self._folders.setdefault(folder, []).append(entry)
-                while folder and (folder := folder.rpartition("/")[0]) not in self._folders:
-                    self._folders[folder] = []
+                here = self._folders.get(folder)
+                if here is None:
+                    here = self._folders[folder] = []
+                    while folder and (folder := folder.rpartition("/")[0]) not in self._folders:
+                        self._folders[folder] = []
+                here.append(entry)
         return self._folders
 
 

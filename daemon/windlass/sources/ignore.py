@@ -43,7 +43,9 @@ class Ignore:
     def takes(self, path: str) -> bool:
         """Whether that file counts."""
         parent, _, name = path.rpartition("/")
-        return not name.startswith(".") and self.enters(parent) and not self._matches(path)
+        if name.startswith(".") or not self.enters(parent):
+            return False
+        return self._spec is None or not self._spec.match_file(path)
 
     def _matches(self, path: str) -> bool:
         return self._spec is not None and self._spec.match_file(path)

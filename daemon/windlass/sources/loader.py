@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 
 from windlass.sources.cycles import find_cycles
 from windlass.sources.ignore import IGNORE_FILE, Ignore
@@ -110,8 +111,10 @@ class Loader:
         self._only = only
         self._ignore = Ignore()
         self._cache = cache or ReadCache(None)
-        self._memory: dict[str, Read] | None = None
+        self._memory: Mapping[str, Read] | None = None
         """What was read, by path; None before the first load."""
+        self._kept: Mapping[str, Read] = {}
+        """What of it the cache has."""
         self._documents: dict[Key, tuple[Spec, Document]] = {}
         self._targets: Mapping[Key, Resource] = {}
         """The Targets that the documents of the last load were checked with."""
@@ -133,7 +136,7 @@ class Loader:
         marker = tree.find(IGNORE_FILE)
         if marker is not None and self._only is None:
             entries.append(marker)
-        entries.sort(key=lambda entry: entry.path)
+        entries.sort(key=attrgetter("path"))
         named = tuple(self._named.survey(tree))
         folders.update(entry.path.rpartition("/")[0] for entry in named)
         return Survey(tuple(entries), named, frozenset(folders))
@@ -145,10 +148,10 @@ class Loader:
         file moved between the survey and the read.
         """
         survey = survey or self.survey(tree)
-        before = self._cache.load() if self._memory is None else self._memory
-        self._memory = before
+        if self._memory is None:
+            self._memory = self._kept = self._cache.load()
         ignore = self._read_ignore(tree)
-        reads, faults, notes = self._read_all(tree, survey, before)
+        reads, faults, notes = self._read_all(tree, survey, self._memory)
         specs = [spec for read in reads.values() for spec in read.file.specs]
         specs, more = _without_duplicates(specs)
         resolved, unresolved = self._named.resolve(tree, specs)
@@ -163,7 +166,6 @@ class Loader:
             if read.file.ours or read.entry.path not in named:
                 faults += read.file.faults
         faults += more + ([ignore] if isinstance(ignore, Fault) else [])
-        self._cache.save(before, reads)
         self._memory = reads
         self._documents = {pair[0].key: pair for pair in documents}
         return Loaded(
@@ -172,6 +174,12 @@ class Loader:
             notes=tuple(notes),
             contents={path: read.content for path, read in reads.items()} | named,
         )
+
+    def remember(self) -> None:
+        """Keep what was read over a restart. It takes its time, and nobody has to wait for it."""
+        if self._memory is not None:
+            self._cache.save(self._kept, self._memory)
+            self._kept = self._memory
 
     def _read_ignore(self, tree: Tree) -> Ignore | Fault:
         entry = tree.find(IGNORE_FILE)
@@ -201,9 +209,8 @@ class Loader:
             yield from () if entry is None else (entry,)
             return
         for entry in tree.walk(enter):
-            is_spec = entry.path.endswith(SUFFIXES)
             folder_like = entry.kind not in (EntryKind.FILE, EntryKind.SPECIAL)
-            if (is_spec or folder_like) and ignore.takes(entry.path):
+            if (folder_like or entry.path.endswith(SUFFIXES)) and ignore.takes(entry.path):
                 yield entry
 
     def _read_all(
@@ -247,9 +254,11 @@ class Loader:
         known = self._documents.get(spec.key)
         if known is not None and known[0] is spec and known[1].files == files:
             return known[1]
-        digests = {path: artifact.digest for path, artifact in files.items()}
-        digest = digest_of_resource(spec.resource, digests)
-        return Document(spec.resource, files, digest, spec.path, spec.line)
+        digest = spec.digest
+        if files:
+            digests = {path: artifact.digest for path, artifact in files.items()}
+            digest = digest_of_resource(spec.resource, digests)
+        return Document(spec.resource, files, digest, spec.path, spec.line, spec.canonical)
 
     def _without_cycles(
         self, documents: list[tuple[Spec, Document]]
@@ -257,7 +266,7 @@ class Loader:
         graph = {spec.key: spec.references for spec, _ in documents}
         if graph == self._acyclic:
             return documents, []
-        ways = find_cycles({key: [r.key for r in needs] for key, needs in graph.items()})
+        ways = find_cycles(_inside(graph))
         if not ways:
             self._acyclic = graph
             return documents, []
@@ -294,6 +303,13 @@ class Loader:
         return good, faults
 
 
+def _inside(graph: Mapping[Key, Sequence[Reference]]) -> dict[Key, list[Key]]:
+    """Who of the set needs whom of it, by key. Most need nobody else: a Target that is built in."""
+    needs = {key: [r.key for r in found if r.key in graph] for key, found in graph.items()}
+    needed = {need for found in needs.values() for need in found}
+    return {key: found for key, found in needs.items() if found or key in needed}
+
+
 def _is_readable(entry: Entry) -> bool:
     is_spec = entry.path.endswith(SUFFIXES)
     return is_spec and entry.kind is EntryKind.FILE and not is_odd_name(entry.path)
@@ -307,6 +323,8 @@ def _not_a_file(entry: Entry) -> str:
 
 def _without_duplicates(specs: list[Spec]) -> tuple[list[Spec], list[Fault]]:
     """Drop every spec whose key is declared twice: nobody knows which one is meant."""
+    if len({spec.key for spec in specs}) == len(specs):
+        return specs, []
     by_key: dict[Key, list[Spec]] = defaultdict(list)
     for spec in specs:
         by_key[spec.key].append(spec)
@@ -321,4 +339,5 @@ def _without_duplicates(specs: list[Spec]) -> tuple[list[Spec], list[Fault]]:
 
 def _is_same(known: Entry, now: Entry) -> bool:
     """Whether an entry is sure to have the content that it had."""
-    return (known.identity, known.kind) == (now.identity, now.kind) and known.settled
+    same = known is now or (known.identity, known.kind) == (now.identity, now.kind)
+    return same and known.settled

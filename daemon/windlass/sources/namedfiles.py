@@ -27,6 +27,7 @@ Keep = Callable[[BinaryIO, str], Artifact]
 Resolved = tuple[Spec, Mapping[str, Artifact]]
 """A spec and the files that it names, by path beside the document."""
 
+NO_FILES: Mapping[str, Artifact] = {}
 MAX_REMEMBERED = 100_000
 MAX_IN_FOLDER = 10_000
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -68,6 +69,9 @@ class NamedFiles:
         resolved: list[Resolved] = []
         faults: list[Fault] = []
         for spec in specs:
+            if not spec.named:
+                resolved.append((spec, NO_FILES))
+                continue
             files, wrong = self._resolve(tree, spec)
             faults += wrong
             if not wrong:

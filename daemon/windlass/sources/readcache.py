@@ -17,9 +17,9 @@ from functools import cache
 from pathlib import Path
 
 import windlass_schemas
-from windlass.sources.specfile import Spec, SpecFile, spec_of
+from windlass.sources.specfile import Spec, SpecFile, spec_again
 from windlass.sources.tree import Entry, EntryKind
-from windlass_schemas import parse_resource
+from windlass_schemas import parse_canonical
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS maker (code TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -122,15 +122,15 @@ def _code() -> str:
 
 
 def _row(read: Read) -> tuple[str, str, str, str]:
-    specs = [[spec.canonical, spec.line, spec.text] for spec in read.file.specs]
+    specs = [[spec.line, spec.text, spec.canonical, spec.digest] for spec in read.file.specs]
     return read.entry.path, read.entry.identity, read.content, json.dumps(specs)
 
 
 def _read(path: str, identity: str, content: str, specs: str) -> Read:
-    found: Iterable[tuple[str, int, str]] = json.loads(specs)
+    found: Iterable[tuple[int, str, str, str]] = json.loads(specs)
     file = SpecFile(tuple(_spec(path, *each) for each in found), (), ours=True)
     return Read(Entry(path, EntryKind.FILE, identity), content, file)
 
 
-def _spec(path: str, canonical: str, line: int, text: str) -> Spec:
-    return spec_of(parse_resource(json.loads(canonical)), path, line, text)
+def _spec(path: str, line: int, text: str, canonical: str, digest: str) -> Spec:
+    return spec_again(parse_canonical(canonical), path, line, text, canonical, digest)

@@ -16,6 +16,7 @@ MAX_SMALL = 1 << 16
 """Characters read of a file that git keeps small."""
 
 _SHORT = 10
+_NO_FOLDER = ("does not exist in", "Not a valid object", "not a tree object")
 _FILTER = re.compile(r"^filter\.(.+)\.[^.]+$")
 
 
@@ -71,34 +72,36 @@ class Repository:
 
     async def head(self) -> Commit:
         """The commit of HEAD. Raises SourceUnavailableError."""
+        found = await run_git(self.top, "cat-file", "--batch", asked=b"HEAD^{commit}\n")
+        header, _, text = found.partition(b"\n")
+        name, _, kind = header.partition(b" ")
+        if not kind.startswith(b"commit "):
+            raise await self._no_commit()
+        return Commit(name.decode(), _author(text))
+
+    async def _no_commit(self) -> SourceUnavailableError:
+        """Why HEAD names no commit."""
         try:
-            name = await run_git(self.top, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+            await run_git(self.top, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         except GitError as error:
             if error.said.strip():
-                raise
-            raise SourceUnavailableError(
-                f"{self.top} has no commit yet; run git add and git commit,"
-                " or start with --worktree"
-            ) from error
-        commit = name.decode().strip()
-        text = await run_git(self.top, "cat-file", "commit", commit)
-        return Commit(commit, _author(text))
+                return error
+        return SourceUnavailableError(
+            f"{self.top} has no commit yet; run git add and git commit, or start with --worktree"
+        )
 
     async def listing(self, commit: Commit) -> bytes:
         """The files of the folder at a commit, as ``git ls-tree -r -z``."""
         tree = f"{commit.id}:{self.prefix}"
         try:
-            kind = await run_git(self.top, "cat-file", "-t", tree)
+            return await run_git(self.top, "ls-tree", "-r", "-z", "--full-tree", tree)
         except GitError as error:
-            if "does not exist in" not in error.said and "Not a valid object" not in error.said:
+            if not any(said in error.said for said in _NO_FOLDER):
                 raise
-            kind = b""
-        if kind.strip() != b"tree":
             raise SourceUnavailableError(
                 f"{self.prefix} is no folder at commit {commit.short}; run git add and git commit,"
                 " or start with --worktree. Nothing is removed meanwhile"
-            )
-        return await run_git(self.top, "ls-tree", "-r", "-z", "--full-tree", tree)
+            ) from error
 
     async def uncommitted(self) -> tuple[str, ...]:
         """Files below the folder that differ from HEAD, by their path in the folder."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 from pydantic import JsonValue, ValidationError
 
@@ -26,6 +25,7 @@ from windlass_schemas import (
     Reference,
     Resource,
     canonical_json,
+    digest_of_dumped,
     dump_resource,
     key_of,
     parse_resource,
@@ -53,11 +53,10 @@ class Spec:
     named: tuple[tuple[str, str], ...]
     """(field, path) of the files that it names."""
     text: str
-
-    @cached_property
-    def canonical(self) -> str:
-        """The resource as canonical JSON."""
-        return canonical_json(dump_resource(self.resource))
+    canonical: str
+    """The resource as canonical JSON."""
+    digest: str
+    """Of its generation, if it names no files."""
 
     def fault(self, field: str, message: str) -> Fault:
         """Something that is wrong with a field, seen from outside the document."""
@@ -141,6 +140,15 @@ def _read_spec(document: YamlDocument, path: str, line: int) -> Spec | list[Faul
 
 def spec_of(resource: Resource, path: str, line: int, text: str) -> Spec:
     """The spec that a valid document is; ``text`` is what somebody wrote."""
+    dumped = dump_resource(resource)
+    said = (canonical_json(dumped), digest_of_dumped(dumped, {}))
+    return spec_again(resource, path, line, text, *said)
+
+
+def spec_again(
+    resource: Resource, path: str, line: int, text: str, canonical: str, digest: str
+) -> Spec:
+    """The same of a resource whose canonical JSON and digest are known."""
     return Spec(
         resource=resource,
         key=key_of(resource),
@@ -149,6 +157,8 @@ def spec_of(resource: Resource, path: str, line: int, text: str) -> Spec:
         references=references_of(resource),
         named=resource.spec.named_files(),
         text=text,
+        canonical=canonical,
+        digest=digest,
     )
 
 

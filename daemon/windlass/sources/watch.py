@@ -12,10 +12,10 @@ from typing import Self
 
 from watchfiles._rust_notify import RustNotify
 
-GATHER = 50
-"""Milliseconds over which changes are gathered into one hint."""
 STEP = 20
-"""Milliseconds without a change that end the gathering early."""
+"""Milliseconds between two looks for notifications; one without a new one ends the gathering."""
+GATHER = 2.5
+"""Steps over which changes are gathered into one hint, at most."""
 MAX_FOLDERS = 20_000
 
 
@@ -26,10 +26,12 @@ class Watch:
     source. Used as ``async with``; its thread and watches end with it.
     """
 
-    def __init__(self, folders: Iterable[Path]) -> None:
+    def __init__(self, folders: Iterable[Path], step: int = STEP) -> None:
+        """A hint comes one step to three after the change, of so many milliseconds each."""
         self.trouble = ""
         """Why there are no hints; empty when there are."""
         self._folders = list(folders)
+        self._step = step
         self._stop = threading.Event()
         self._notify: RustNotify | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="watch")
@@ -67,7 +69,9 @@ class Watch:
     def _wait(self, seconds: float) -> bool:
         if self._notify is None:
             return False
-        found = self._notify.watch(GATHER, STEP, max(1, int(seconds * 1000)), self._stop)
+        found = self._notify.watch(
+            int(GATHER * self._step), self._step, max(1, int(seconds * 1000)), self._stop
+        )
         return not isinstance(found, str)
 
     def _close(self) -> None:

@@ -153,8 +153,8 @@ class Store(Protocol):
         """How many outbox rows no bus has confirmed."""
 
     @abstractmethod
-    async def published(self, positions: Sequence[int], now: datetime) -> None:
-        """Mark outbox rows as confirmed."""
+    async def published(self, positions: Sequence[int] | None, now: datetime) -> None:
+        """Mark outbox rows as confirmed; all that there are, without positions."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -177,12 +177,15 @@ class Books(Store, Inbox):
         row = await self._one("backlog")
         return 0 if row is None else rows.number(row, "events")
 
-    async def published(self, positions: Sequence[int], now: datetime) -> None:
+    async def published(self, positions: Sequence[int] | None, now: datetime) -> None:
+        at_that = rows.time_text(now)
         marks: builtins.list[dict[str, Value]] = [
-            {"position": position, "now": rows.time_text(now)} for position in positions
+            {"position": position, "now": at_that} for position in positions or ()
         ]
 
         async def work(at: Transaction) -> None:
+            if positions is None:
+                await at.one("mark_all_published", now=at_that)
             await at.many("mark_published", marks)
 
         await self._write(work)

@@ -36,7 +36,7 @@ Value = str | int | None
 
 TOGETHER = 32
 """Writes in one commit, at most."""
-FEW = 4
+FEW = 8
 """Writes in one commit that no clock is asked for."""
 CHECKPOINT = 1000
 """Pages of the log after which a commit brings them into the file; SQLite's own number."""

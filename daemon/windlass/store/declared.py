@@ -28,6 +28,8 @@ class Document:
     path: str
     """Path inside the source, for messages."""
     line: int
+    text: str = field(default="", compare=False, repr=False)
+    """The resource as canonical JSON, from whoever has it already."""
 
     @cached_property
     def key(self) -> Key:
@@ -35,8 +37,18 @@ class Document:
         return key_of(self.resource)
 
     @cached_property
+    def name(self) -> str:
+        """The key as text, as it stands in the books."""
+        return str(self.key)
+
+    @property
     def canonical(self) -> str:
-        """The resource as canonical JSON. Made once: a document lives on in the next snapshots."""
+        """The resource as canonical JSON."""
+        return self.text or self._canonical
+
+    @cached_property
+    def _canonical(self) -> str:
+        """Made once: a document lives on in the next snapshots."""
         return canonical_json(dump_resource(self.resource))
 
 

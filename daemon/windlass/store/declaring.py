@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from windlass.store import rows
 from windlass.store.base import Applied, Document, Entry, Snapshot
 from windlass.store.rows import Row
 from windlass.store.statements import Transaction, Value
 from windlass.store.takeover import Takeover, take_over
-from windlass_schemas import Key, Resource, Target, key_of, references_of
+from windlass_schemas import Resource, Target, key_of, references_of
 
 
 def lane_of(resource: Resource) -> str:
@@ -23,8 +25,12 @@ def lane_of(resource: Resource) -> str:
 
 async def declare(at: Transaction, snapshot: Snapshot, now: datetime) -> Applied:
     """Compare a source's whole set with the books, and write what that means."""
-    known = {rows.text(row, "key"): row for row in await at.all("declared")}
-    result = take_over([rows.declared_of(row) for row in known.values()], snapshot)
+    source = snapshot.source
+    changed, unchanged = _compare(await at.all("plainly_declared", source=source), snapshot)
+    listed = await at.all("declared", source=source, keys=rows.lines_json(changed.keys))
+    known = {rows.text(row, "key"): row for row in listed}
+    declared = [rows.declared_of(row) for row in listed]
+    result = take_over(declared, replace(snapshot, documents=changed.documents), unchanged)
     await write_takeover(at, result, snapshot, known, now)
     await at.one(
         "put_source",
@@ -34,19 +40,55 @@ async def declare(at: Transaction, snapshot: Snapshot, now: datetime) -> Applied
         blocked=rows.lines_json([str(key) for key in result.blocked]),
         now=rows.time_text(now),
     )
-    changed = [key_of(d.resource) for d in result.insert + result.update + result.redeclare]
-    changed += [*result.faults, *result.conflict, *result.delete, *result.prune]
+    due = [d.key for d in result.insert + result.update + result.redeclare]
+    due += [*result.faults, *result.conflict, *result.delete, *result.prune]
     return Applied(
-        changed=tuple(dict.fromkeys(changed)),
+        changed=tuple(dict.fromkeys(due)),
         conflicts=result.conflicts,
         pruning=tuple(result.delete),
         blocked=tuple(result.blocked),
     )
 
 
+class _Changed(NamedTuple):
+    """What has to be looked at closely."""
+
+    documents: tuple[Document, ...]
+    keys: list[str]
+    """Of rows without a mark that say something else, or have no document any more."""
+
+
+def _compare(plain: Sequence[Row], snapshot: Snapshot) -> tuple[_Changed, int]:
+    """What differs from the source's rows that bear no mark, and how many are just as declared.
+
+    At a commit nearly all are.
+    """
+    said = {row["key"]: row for row in plain}
+    faulty = {fault.key for fault in snapshot.faults}
+    changed = tuple(
+        document
+        for document in snapshot.documents
+        if not _says(said.get(document.name), document) or document.key in faulty
+    )
+    as_declared = {d.name for d in snapshot.documents} - {d.name for d in changed}
+    keys = [str(key) for key in said if key not in as_declared]
+    return _Changed(changed, keys), len(said) - len(keys)
+
+
+def _says(row: Row | None, document: Document) -> bool:
+    return (
+        row is not None
+        and row["digest"] == document.digest
+        and row["resource"] == document.canonical
+        and row["path"] == document.path
+        and row["line"] == document.line
+    )
+
+
 def _complaints(snapshot: Snapshot, result: Takeover) -> list[str]:
     """What is wrong with a source's set, for people: faults, and keys that others own."""
-    places = {key_of(d.resource): f"{d.path}:{d.line}" for d in snapshot.documents}
+    conflicting = (d for d in snapshot.documents if d.key in result.conflicts)
+    places = {d.key: f"{d.path}:{d.line}" for d in conflicting}
     conflicts = [
         f"{places[key]} SourceConflict: {owner} owns {key.short}; remove it from one of the two,"
         f" or: windlass transfer {key.short} --to {snapshot.source}"
@@ -157,8 +199,3 @@ def _declared(
 def entry_row(entry: Entry) -> dict[str, Value]:
     """A line of the history as a row."""
     return {"key": str(entry.key), "entry": rows.entry_json(entry)}
-
-
-def keys_text(keys: Iterable[Key]) -> str:
-    """Keys as one value: a JSON array."""
-    return rows.lines_json([str(key) for key in keys])

@@ -7,7 +7,6 @@ in force, and the newest bad one is complained of for as long as no newer good o
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -15,22 +14,14 @@ from datetime import datetime, timedelta
 from pydantic import TypeAdapter
 
 from windlass.store import rows
-from windlass.store.base import Document, Snapshot, StoreError
+from windlass.store.base import Document, Snapshot
 from windlass.store.declaring import write_takeover
 from windlass.store.inbox import MESSAGE_SOURCES, Receipt, SpecMessage
+from windlass.store.refusals import tell_refusals
 from windlass.store.rows import Row
 from windlass.store.statements import Transaction
 from windlass.store.takeover import Declared, Takeover, take_document
-from windlass_schemas import (
-    REFUSED_EVENT,
-    UNREAD,
-    CloudEvent,
-    ConditionData,
-    Key,
-    Reason,
-    parse_resource,
-)
-from windlass_schemas.events import stream_of
+from windlass_schemas import Key, Reason
 
 KEPT = timedelta(days=7)
 """How long the answer to a message is kept for when it is delivered again."""
@@ -50,7 +41,7 @@ async def hear(
         if receipt.verdict in ("refused", "conflict")
     ]
     if told:
-        await _tell(at, told, install, now)
+        await tell_refusals(at, told, install, now)
     await at.one("forget_inbox", before=rows.time_text(now - KEPT))
     return receipts
 
@@ -67,7 +58,7 @@ async def retake(at: Transaction, key: Key, source: str, now: datetime) -> tuple
 
 async def put_said(at: Transaction, row: Row, key: Key, source: str, now: datetime) -> None:
     """Declare what a source has said; ``row`` is of the statement ``heard``."""
-    document = _document_of(rows.text(row, "said"))
+    document = rows.document_of(rows.text(row, "said"))
     declared = _declared_of(row)
     if declared is not None:
         declared = declared._replace(source=source)
@@ -152,7 +143,7 @@ async def _remember(at: Transaction, message: SpecMessage, row: Row) -> None:
         source=message.source,
         key=str(message.key),
         revision=message.revision,
-        document=None if message.document is None else _document_json(message.document),
+        document=None if message.document is None else rows.document_json(message.document),
         author=message.author,
         mended=int(mended),
     )
@@ -238,80 +229,9 @@ async def _note_sources(
         )
 
 
-async def _tell(
-    at: Transaction,
-    told: Sequence[tuple[SpecMessage, Receipt]],
-    install: str,
-    now: datetime,
-) -> None:
-    """An event for each refusal, in a stream of its source's own."""
-    await at.one("lock_outbox")
-    for message, receipt in told:
-        uid = stream_of(message.source)
-        last = await at.one("last_seq", uid=uid)
-        seq = 1 if last is None else rows.number(last, "seq") + 1
-        event = _event(message, receipt, uid, seq, install, now)
-        await at.one("insert_event", uid=uid, seq=seq, event=event.model_dump_json())
-
-
-def _event(
-    message: SpecMessage, receipt: Receipt, uid: str, seq: int, install: str, now: datetime
-) -> CloudEvent:
-    return CloudEvent(
-        id=f"{uid}:{seq}",
-        source=f"/windlass/{install}",
-        type=REFUSED_EVENT,
-        subject=str(message.key or UNREAD),
-        time=now,
-        data=ConditionData(
-            uid=uid,
-            seq=seq,
-            generation=0,
-            observed_generation=0,
-            condition="Refused",
-            from_status="Unknown",
-            to_status="True",
-            reason=receipt.reason or Reason.INVALID_SPEC,
-            message=f"message {message.id} of {message.source}: {receipt.message}",
-            sync="Unknown",
-            health="Unknown",
-            revision=str(message.revision),
-            pass_id=uuid.uuid4().hex[:12],
-        ),
-    )
-
-
 def _known(row: Row, key: Key) -> Mapping[str, Row]:
     return {} if row["uid"] is None else {str(key): row}
 
 
 def _declared_of(row: Row) -> Declared | None:
     return None if row["uid"] is None else rows.declared_of(row)
-
-
-def _document_json(document: Document) -> str:
-    return json.dumps(
-        {
-            "resource": json.loads(document.canonical),
-            "files": json.loads(rows.files_json(document.files)),
-            "digest": document.digest,
-            "path": document.path,
-            "line": document.line,
-        }
-    )
-
-
-def _document_of(text: str) -> Document:
-    try:
-        said = json.loads(text)
-        return Document(
-            resource=parse_resource(said["resource"]),
-            files=rows.files_of(json.dumps(said["files"])),
-            digest=said["digest"],
-            path=said["path"],
-            line=said["line"],
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"what a message said cannot be read any more ({error}); publish it again"
-        ) from error

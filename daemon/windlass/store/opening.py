@@ -9,13 +9,16 @@ from collections.abc import Callable
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windlass.settings import Settings
 from windlass.store.address import Address
 from windlass.store.base import StoreError
-from windlass.store.postgres import PostgresStore
 from windlass.store.roster import Member
 from windlass.store.sqlite import DATABASE, SqliteStore
+
+if TYPE_CHECKING:
+    from windlass.store.postgres import PostgresStore
 
 HOME = "home"
 """In the state folder: its id, by which a restarted daemon is known."""
@@ -31,6 +34,8 @@ async def open_store(
     address = address_of(settings)
     if address is None:
         return await SqliteStore.open(settings.state / DATABASE)
+    from windlass.store.postgres import PostgresStore  # loaded by those who have a server
+
     store = await PostgresStore.open(address, _member(settings))
     store.database.on_error = on_error
     return store

@@ -70,7 +70,7 @@ class Database:
         """
         async with _explained(address):
             pool = await asyncpg.create_pool(
-                **_options(address, application, idle), min_size=1, max_size=CONNECTIONS
+                **_options(address, application, idle), min_size=0, max_size=CONNECTIONS
             )
         database = cls(address, pool, application)
         try:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Literal
 
 Dialect = Literal["sqlite", "postgres"]
 
 
+@cache
 def load_queries(dialect: Dialect, file: str = "queries.sql") -> Mapping[str, str]:
     """The statements of a file by name. Raises ValueError for a name given twice."""
     text = (files("windlass.store") / "sql" / dialect / file).read_text()
@@ -23,6 +25,7 @@ def load_queries(dialect: Dialect, file: str = "queries.sql") -> Mapping[str, st
     return dict(zip(names, statements, strict=True))
 
 
+@cache
 def load_migrations(dialect: Dialect) -> tuple[tuple[int, str], ...]:
     """(number, script) of a database's migrations, in order."""
     folder = files("windlass.store") / "sql" / dialect

@@ -27,9 +27,10 @@ class TakenError(Exception):
 def changes_nothing(claim: Claim, outcome: Outcome) -> bool:
     """Whether there is nothing to write."""
     before = claim.object
-    same = outcome.status == before.status and outcome.hold == before.hold
     more = outcome.externals or outcome.events or outcome.history or outcome.finalized
-    return same and not more
+    if more or outcome.hold != before.hold:
+        return False
+    return outcome.status is before.status or outcome.status == before.status
 
 
 async def guard(at: Transaction, claim: Claim) -> None:

@@ -11,6 +11,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from pydantic import TypeAdapter
 
 from windlass.store.base import (
+    Document,
     Entry,
     ExternalRecord,
     Hold,
@@ -25,6 +26,7 @@ from windlass_schemas import (
     Key,
     Resource,
     Status,
+    parse_canonical,
     parse_resource,
 )
 
@@ -40,6 +42,7 @@ _HOLD = TypeAdapter(Hold)
 _ENTRY = TypeAdapter(Entry)
 _FILES = TypeAdapter(dict[str, Artifact])
 _LINES = TypeAdapter(tuple[str, ...])
+_NO_FILES: Mapping[str, Artifact] = {}
 
 
 P = ParamSpec("P")
@@ -92,7 +95,7 @@ def time_text(value: datetime) -> str:
 
 @lru_cache(maxsize=4096)
 def _resource(document: str) -> Resource:
-    return parse_resource(json.loads(document))
+    return parse_canonical(document)
 
 
 _key = lru_cache(maxsize=1 << 16)(Key.parse)
@@ -101,7 +104,6 @@ _key = lru_cache(maxsize=1 << 16)(Key.parse)
 @_checked
 def declared_of(row: Row) -> Declared:
     """A desired row, as far as a takeover needs it."""
-    faults = text(row, "faults")
     return Declared(
         key=_key(text(row, "key")),
         source=text(row, "source"),
@@ -111,7 +113,7 @@ def declared_of(row: Row) -> Declared:
         line=number(row, "line"),
         deleting=row["deleting_since"] is not None,
         prune=text(row, "prune"),
-        faults=_LINES.validate_json(faults) if faults != "[]" else (),
+        faults=_lines_of(text(row, "faults")),
         conflict=text(row, "conflict"),
     )
 
@@ -133,7 +135,7 @@ def object_of(row: Row) -> Object:
         generation=number(row, "generation"),
         digest=text(row, "digest"),
         resource=_resource(text(row, "resource")),
-        files=_FILES.validate_json(text(row, "files")),
+        files=files_of(text(row, "files")),
         source=text(row, "source"),
         revision=text(row, "revision"),
         author=text(row, "author"),
@@ -143,7 +145,7 @@ def object_of(row: Row) -> Object:
         generation_at=datetime.fromisoformat(text(row, "generation_at")),
         deleting_since=datetime.fromisoformat(deleting) if deleting else None,
         prune=text(row, "prune"),
-        faults=_LINES.validate_json(text(row, "faults")),
+        faults=_lines_of(text(row, "faults")),
         conflict=text(row, "conflict"),
         suspended=text(row, "suspended"),
         sync_token=optional_text(row, "sync_token"),
@@ -161,7 +163,7 @@ def source_of(row: Row) -> SourceState:
     return SourceState(
         id=text(row, "id"),
         revision=text(row, "revision"),
-        faults=_LINES.validate_json(text(row, "faults")),
+        faults=_lines_of(text(row, "faults")),
         error=text(row, "error"),
         blocked=tuple(Key.parse(key) for key in _LINES.validate_json(text(row, "blocked"))),
         updated_at=datetime.fromisoformat(text(row, "updated_at")),
@@ -178,9 +180,14 @@ def record_of(document: str) -> ExternalRecord:
 
 
 def _records_of(documents: str | None) -> tuple[ExternalRecord, ...]:
-    if documents is None or documents == "[]":
+    if documents is None:
         return ()
-    return tuple(_RECORD.validate_json(document) for document in _LINES.validate_json(documents))
+    return tuple(_RECORD.validate_json(document) for document in _lines_of(documents))
+
+
+def _lines_of(document: str) -> tuple[str, ...]:
+    """Most are empty: that is known without reading."""
+    return _LINES.validate_json(document) if document != "[]" else ()
 
 
 def hold_json(hold: Hold | None) -> str | None:
@@ -207,8 +214,38 @@ def files_json(files: Mapping[str, Artifact]) -> str:
 
 @_checked
 def files_of(document: str) -> Mapping[str, Artifact]:
-    return _FILES.validate_json(document)
+    return _FILES.validate_json(document) if document != "{}" else _NO_FILES
 
 
 def lines_json(lines: Sequence[str]) -> str:
     return json.dumps(list(lines))
+
+
+def document_json(document: Document) -> str:
+    """What a message has declared, to be remembered."""
+    return json.dumps(
+        {
+            "resource": json.loads(document.canonical),
+            "files": json.loads(files_json(document.files)),
+            "digest": document.digest,
+            "path": document.path,
+            "line": document.line,
+        }
+    )
+
+
+def document_of(remembered: str) -> Document:
+    """The same, read again. Raises StoreError."""
+    try:
+        said = json.loads(remembered)
+        return Document(
+            resource=parse_resource(said["resource"]),
+            files=files_of(json.dumps(said["files"])),
+            digest=said["digest"],
+            path=said["path"],
+            line=said["line"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"what a message said cannot be read any more ({error}); publish it again"
+        ) from error

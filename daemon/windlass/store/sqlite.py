@@ -106,13 +106,12 @@ class _Thread(Transaction):
 
     async def one(self, statement: str, /, **values: Value) -> Row | None:
         try:
-            found = self._db.one(statement, **values)
+            return self._db.one(statement, **values)
         except sqlite3.IntegrityError as error:
             raise TakenError(str(error)) from error
-        return None if found is None else dict(found)
 
     async def all(self, statement: str, /, **values: Value) -> list[Row]:
-        return [dict(row) for row in self._db.all(statement, **values)]
+        return [*self._db.all(statement, **values)]
 
     async def many(self, statement: str, rows: Sequence[Mapping[str, Value]], /) -> None:
         for values in rows:

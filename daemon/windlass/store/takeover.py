@@ -61,8 +61,12 @@ class Takeover:
     blocked: list[Key] = field(default_factory=list)
 
 
-def take_over(rows: Iterable[Declared], snapshot: Snapshot) -> Takeover:
-    """Compare all rows of the store with one source's whole set."""
+def take_over(rows: Iterable[Declared], snapshot: Snapshot, unchanged: int = 0) -> Takeover:
+    """Compare all rows of the store with one source's whole set.
+
+    So many of the source's rows are ``unchanged``: they say what its documents say, and bear no
+    mark. Both are left out.
+    """
     known = {row.key: row for row in rows}
     result = Takeover()
     faulty = _faults_by_key(snapshot)
@@ -78,7 +82,7 @@ def take_over(rows: Iterable[Declared], snapshot: Snapshot) -> Takeover:
             result.conflict[key] = ""
     if not snapshot.faults:
         mine = [row for row in known.values() if row.source == snapshot.source]
-        _prune(result, mine, declared)
+        _prune(result, mine, declared, unchanged)
     return result
 
 
@@ -114,7 +118,7 @@ def _take_faults(result: Takeover, row: Declared, faults: tuple[str, ...]) -> No
         result.faults[row.key] = faults
 
 
-def _prune(result: Takeover, rows: list[Declared], declared: set[Key]) -> None:
+def _prune(result: Takeover, rows: list[Declared], declared: set[Key], unchanged: int) -> None:
     vanished = [row for row in rows if row.key not in declared and not row.deleting]
     doomed = []
     for row in sorted(vanished, key=lambda row: row.key):
@@ -124,8 +128,8 @@ def _prune(result: Takeover, rows: list[Declared], declared: set[Key]) -> None:
             flag = "awaiting" if row.prune_policy == "confirm" else "skipped"
             if row.prune != flag:
                 result.prune[row.key] = flag
-    limit = max(BREAKER_COUNT, BREAKER_SHARE * len(rows))
-    if len(doomed) > limit or (doomed and not declared):
+    limit = max(BREAKER_COUNT, BREAKER_SHARE * (len(rows) + unchanged))
+    if len(doomed) > limit or (doomed and not declared and not unchanged):
         result.blocked = [row.key for row in doomed]
         result.prune |= {row.key: "blocked" for row in doomed if row.prune != "blocked"}
     else:

@@ -12,10 +12,17 @@ SELECT value FROM meta WHERE key = :key
 -- name: put_meta
 INSERT INTO meta (key, value) VALUES (:key, :value)
 
--- name: declared
-SELECT key, uid, source, generation, digest, resource, revision, path, line, deleting_since, prune,
-       faults, conflict
+-- name: plainly_declared
+SELECT key, digest, resource, path, line
 FROM desired
+WHERE source = :source AND deleting_since IS NULL AND prune = '' AND faults = '[]' AND conflict = ''
+
+-- name: declared
+SELECT key, uid, source, generation, digest, resource, path, line, deleting_since, prune, faults,
+       conflict
+FROM desired
+WHERE NOT (source = :source AND deleting_since IS NULL AND prune = '' AND faults = '[]' AND conflict = '')
+   OR key IN (SELECT value FROM json_each(:keys))
 
 -- name: insert_desired
 INSERT INTO desired (key, kind, namespace, name, uid, source, generation, digest, resource, files,
@@ -162,6 +169,9 @@ SELECT count(*) AS events FROM outbox WHERE published_at IS NULL
 
 -- name: mark_published
 UPDATE outbox SET published_at = :now WHERE position = :position
+
+-- name: mark_all_published
+UPDATE outbox SET published_at = :now WHERE published_at IS NULL
 
 -- name: heard
 SELECT i.answer, s.revision AS said_revision, s.document AS said, s.author AS said_by,
