@@ -75,6 +75,10 @@ bench-serving: install-dev ## measure serving beside other model servers; writes
 soak-serving: install-dev ## load with swaps for MINUTES (1440): no failed request, no growing memory
 	@PYTHONPATH=tests $(BIN)/python -m bench.serving.soak --minutes $${MINUTES:-1440}
 
+.PHONY: kills-serving
+kills-serving: install-dev ## kill -9 of serving processes under load: counts the requests that are lost
+	@PYTHONPATH=tests $(BIN)/python -m bench.serving.kills
+
 .PHONY: test-fresh
 test-fresh: ## the README in a bare Debian root (needs root and debootstrap; takes minutes)
 	@python3 tests/rig/fresh_debian.py

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from xdist.workermanage import WorkerController
 
-from rig.leftovers import end_leftovers, mark_this_run
+from rig.leftovers import end_leftovers, end_our_leftovers, mark_this_run
 from rig.postgres import Postgres, running_postgres
 from rig.rabbitmq import Broker, running_broker
 from windlass_adapters.testing.schedules import TALLY
@@ -74,7 +74,9 @@ def pytest_testnodedown(node: WorkerController) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how much of the kit has run."""
+    """Say how much of the kit has run, and which serving processes tests have left behind."""
+    for each in end_our_leftovers():
+        terminalreporter.write_line(f"left behind by a test, and ended: {each}", red=True)
     if TALLY.schedules or TALLY.interleavings:
         terminalreporter.write_line(
             f"schedules {TALLY.schedules:,}, interleavings {TALLY.interleavings:,}"

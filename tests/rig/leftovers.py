@@ -2,7 +2,7 @@
 
 They outlive whoever starts them, which is their nature, and with a Deployment they never end: each
 would take a share of the machine from all later runs. Every process that a run starts has the run's
-mark in its environment.
+mark in its environment. A run that ends well says what its tests have left behind.
 """
 
 from __future__ import annotations
@@ -31,14 +31,31 @@ def said(run: ProcessId) -> str:
 
 def end_leftovers() -> list[int]:
     """End what serves for runs that are gone."""
-    ended = []
+    return [
+        pid for pid, mark in _marked() if not is_alive(ProcessId(*_numbers(mark))) and _ended(pid)
+    ]
+
+
+def end_our_leftovers() -> list[str]:
+    """End what serves for this run, which is over: each with what it was started with."""
+    own, found = said(this_process()), []
     for pid, mark in _marked():
-        number, ticks, boot = mark.split(":")
-        if not is_alive(ProcessId(int(number), int(ticks), boot)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                ended.append(pid)
-    return ended
+        words = (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        if mark == own and _ended(pid):
+            found.append(f"{pid}: {words}")
+    return found
+
+
+def _numbers(mark: str) -> tuple[int, int, str]:
+    pid, ticks, boot = mark.split(":")
+    return int(pid), int(ticks), boot
+
+
+def _ended(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        return True
+    return False
 
 
 def _marked() -> Iterator[tuple[int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -28,6 +29,7 @@ from windlass_adapters.local import LocalAdapter
 from windlass_adapters.local.params import LocalParams
 from windlass_adapters.local.processes import is_alive
 from windlass_adapters.local.records import read_process
+from windlass_adapters.local.servers import serving_processes
 from windlass_schemas import Artifact, key_of, parse_resource
 
 PATIENCE = 20.0
@@ -142,9 +144,17 @@ def lives(pid: int) -> bool:
 
 
 async def end_serving(target: LocalTarget) -> None:
-    """Stop the serving process of a target, if one lives."""
+    """Stop all serving processes of a target that live: with a supervisor its workers too."""
+    folder = target.state / "serving"
     for name in ("starting.json", "serving.json"):
-        process = read_process(target.state / "serving" / name)
+        process = read_process(folder / name)
         if process is not None and is_alive(process):
-            os.kill(process.pid, signal.SIGKILL)
-            await until(lambda pid=process.pid: not lives(pid), "the end of the serving process")  # type: ignore[misc]  # the default binds
+            await _kill(process.pid)
+    for left in serving_processes(folder):
+        await _kill(left.pid)
+
+
+async def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    await until(lambda: not lives(pid), "the end of a serving process")

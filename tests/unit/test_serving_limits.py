@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import pytest
 
 from windlass.serving.access import Keys
+from windlass.serving.connection import Connection, Exchange
 from windlass.serving.deployments import Deployments
 from windlass.serving.front import Front
-from windlass.serving.http import Limits
+from windlass.serving.http import Limits, Reply
 from windlass.serving.inference import Inference
 from windlass.serving.listener import Listener
 from windlass.serving.metrics import Metrics
@@ -231,3 +232,93 @@ class TestKeepAlive:
             head = await one.reader.readuntil(b"\r\n\r\n")
             assert b"content-length: " in head
             assert (await one.answer())[2] == b'{"live": true}'
+
+
+class Unanswered:
+    """Routes that take every request and answer none."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    def begin(self, exchange: Exchange) -> None:
+        return
+
+    def answer(self, exchange: Exchange, body: bytes) -> None:
+        self.bodies.append(body)
+
+    def take(self, exchange: Exchange, body: bytes) -> None:
+        self.bodies.append(body)
+
+    def abandon(self, exchange: Exchange) -> None:
+        return
+
+    def ended(self, exchange: Exchange, reply: Reply) -> None:
+        return
+
+
+class Reading(asyncio.Transport):
+    """Knows whether it is read from."""
+
+    paused = False
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+
+def arrives(connection: Connection, data: bytes) -> None:
+    """As an event loop brings it."""
+    buffer = connection.get_buffer(-1)
+    buffer[: len(data)] = data
+    connection.buffer_updated(len(data))
+
+
+class TestPieces:
+    """Requests as they come out of the socket, each in a piece of its own or not."""
+
+    PIPELINED = 3
+
+    @pytest.fixture
+    def routes(self) -> Unanswered:
+        return Unanswered()
+
+    @pytest.fixture
+    def reading(self) -> Reading:
+        return Reading()
+
+    @pytest.fixture
+    def connection(self, routes: Unanswered, reading: Reading) -> Connection:
+        made = Connection(routes, Limits(pipelined=self.PIPELINED), set())
+        made.connection_made(reading)
+        return made
+
+    @staticmethod
+    def one(body: bytes) -> bytes:
+        return HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    def test_each_body_is_its_own_whatever_comes_after_it(
+        self, connection: Connection, routes: Unanswered
+    ) -> None:
+        for body in (b"one", b"two", b"six"):
+            arrives(connection, self.one(body))
+        arrives(connection, self.one(b"ten") + self.one(b"end")[:-1])
+        arrives(connection, b"d")
+        assert routes.bodies == [b"one", b"two", b"six", b"ten", b"end"]
+
+    def test_a_shorter_piece_is_not_taken_for_a_whole_request(
+        self, connection: Connection, routes: Unanswered
+    ) -> None:
+        """What the one before has left in the buffer would make it whole."""
+        arrives(connection, self.one(b"one"))
+        arrives(connection, self.one(b"two")[:-1])
+        assert routes.bodies == [b"one"]
+        arrives(connection, b"O")
+        assert routes.bodies == [b"one", b"twO"]
+
+    def test_who_only_asks_is_not_read_from_any_more(
+        self, connection: Connection, reading: Reading
+    ) -> None:
+        for _ in range(self.PIPELINED):
+            arrives(connection, self.one(b"one"))
+        assert not reading.paused
+        arrives(connection, self.one(b"one"))
+        assert reading.paused

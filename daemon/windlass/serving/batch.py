@@ -9,10 +9,12 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import orjson
 
+from windlass.serving.http import Reply
 from windlass.serving.model import OnnxModel, RunError
 from windlass.serving.reading import Question
 from windlass.serving.tensors import Array
@@ -72,24 +74,34 @@ def _rows(result: Array) -> list[bytes]:
     return text[2:-2].split(b"],[")
 
 
+class Caller(Protocol):
+    """Who asks."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+
+    def reply(self, reply: Reply) -> None:
+        """Take the answer; called once, in the event loop."""
+
+
 class Ask:
     """One request in the queue. Exactly one of ``done`` and ``fail`` is called, in the loop."""
 
-    __slots__ = ("arrived", "expires", "question", "rows")
+    __slots__ = ("arrived", "caller", "expires", "question", "rows")
 
-    def __init__(self, question: Question, gathers: bool, arrived: float) -> None:
+    def __init__(
+        self, question: Question, gathers: bool, arrived: float, caller: Caller | None = None
+    ) -> None:
         self.question = question
+        self.caller = caller
+        """Who waits for the answer; None if it is wanted in any case."""
         self.rows = question.wish.rows if gathers else 0
         """Rows along the batch axis; 0 when this request must run alone."""
         self.arrived = arrived
         """By ``time.perf_counter``."""
         self.expires = float("inf")
         """When nobody waits for it any more, by ``time.perf_counter``."""
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody still waits for the answer."""
-        return True
 
     @abstractmethod
     def done(self, batch: Batch, start: int, stop: int) -> None:
@@ -123,7 +135,7 @@ def run(model: OnnxModel, asks: Sequence[Ask]) -> Batch | Exception:
 def _together(asks: Sequence[Ask], rows: int) -> list[Array]:
     """The inputs of several requests as one."""
     questions = [ask.question for ask in asks]
-    raws = [question.raw for question in questions]
-    if all(raws):
-        return [questions[0].wish.together(raws, rows)]
+    wish = questions[0].wish
+    if wish.layout is not None and all([question.wish is wish for question in questions]):
+        return [wish.together([question.raw for question in questions], rows)]
     return [np.concatenate(parts) for parts in zip(*(q.inputs for q in questions), strict=True)]

@@ -185,7 +185,8 @@ class BatchQueue:
         rows, key = 0, None
         while waiting and (rows < most or not asks):
             ask = waiting.popleft()
-            if ask.expires < now or not ask.wanted:
+            caller = ask.caller
+            if ask.expires < now or (caller is not None and caller.gone):
                 self._drop(ask)
             elif not asks:
                 asks.append(ask)

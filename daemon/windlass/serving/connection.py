@@ -20,6 +20,9 @@ import httptools
 from windlass.serving.http import Head, Limits, Reply, encoded, refusal, too_large
 
 _NO_UPGRADE = "no other protocol is spoken here; leave Upgrade out"
+_ARRIVED = bytearray(256 << 10)
+"""Where all connections of the process receive: each looks at once at what has come to it."""
+_ARRIVED_VIEW = memoryview(_ARRIVED)
 _SWALLOW = 4
 """How many times the limit is read and dropped, so that a client that only writes gets its 413."""
 
@@ -69,7 +72,7 @@ class Exchange:
             connection.flush()
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One client."""
 
     def __init__(self, routes: Routes, limits: Limits, connections: set[Connection]) -> None:
@@ -110,7 +113,29 @@ class Connection(asyncio.Protocol):
         self._drop_unfinished()
         self._exchanges.clear()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _ARRIVED_VIEW
+
+    def buffer_updated(self, nbytes: int) -> None:
+        same = self._same
+        if (
+            same is not None
+            and same.total == nbytes
+            and not self._midway
+            and not self.closing
+            and _ARRIVED.startswith(same.raw)
+        ):
+            # One whole request, as nearly all are: its body is copied once.
+            self._still = 0
+            exchange = Exchange(self, same)
+            self._exchanges.append(exchange)
+            self.routes.take(exchange, bytes(_ARRIVED_VIEW[len(same.raw) : nbytes]))
+        else:
+            self._arrived(bytes(_ARRIVED_VIEW[:nbytes]))
+        if len(self._exchanges) > self._limits.pipelined:
+            self._pause_reading()
+
+    def _arrived(self, data: bytes) -> None:
         self._still = 0
         if self.closing:
             return
@@ -124,13 +149,9 @@ class Connection(asyncio.Protocol):
             self._exchanges.append(exchange)
             self.routes.take(exchange, data[start:end])
             if len(data) == end:
-                if len(self._exchanges) > self._limits.pipelined:
-                    self._pause_reading()
                 return
             data = data[end:]
         self._parse(data)
-        if len(self._exchanges) > self._limits.pipelined:
-            self._pause_reading()
 
     def eof_received(self) -> bool:
         """The client writes no more, but may wait for answers that are due."""
@@ -307,6 +328,7 @@ class Connection(asyncio.Protocol):
         odd = head.chunked or head.expects or not head.keep_alive or head.minor != "1.1"
         if not odd and raw.count(b"\r\n\r\n") == 1 and self._messages == 1:
             head.raw = raw
+            head.total = len(raw) + (head.length or 0)
             self._same = head
 
     def _fail(self, reply: Reply) -> None:

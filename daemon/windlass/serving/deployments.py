@@ -85,6 +85,14 @@ class Deployments:
         """Every Deployment that is not being removed, by name."""
         return [self._by_name[name] for name in sorted(self._by_name)]
 
+    def unused(self) -> float:
+        """Seconds since the last answer of any of them; 0 while requests are under way."""
+        versions = [version for each in self._by_name.values() for version in each.versions()]
+        if any(version.queue.busy for version in versions):
+            return 0.0
+        last = max((version.last_used for version in versions), default=0.0)
+        return time.perf_counter() - last
+
     def put(self, name: str, order: Order) -> Deployment:
         """Make the order the one to reach, and return at once.
 

@@ -92,6 +92,7 @@ class Head:
         "query",
         "raw",
         "route",
+        "total",
     )
 
     def __init__(self) -> None:
@@ -109,6 +110,8 @@ class Head:
         """Whether an answer needs nothing but status, type and length."""
         self.raw = b""
         """The bytes, if all came in one piece: the next request may have the same."""
+        self.total = 0
+        """Bytes of such a request with its body."""
         self.route: object = None
         """What the routes make of it, kept as long as the head."""
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from windlass.serving.access import Keys, credential_of
-from windlass.serving.batch import Ask, Batch
+from windlass.serving.batch import Ask, Batch, Caller
 from windlass.serving.deployments import Deployments
 from windlass.serving.http import JSON_LENGTH, Limits, Reply, refusal, unpack
 from windlass.serving.numbers import Requests
@@ -58,17 +58,6 @@ class OipForm:
         return written(served.labels, question, batch, start, stop)
 
 
-class Caller(Protocol):
-    """Who asks."""
-
-    @property
-    def gone(self) -> bool:
-        """Whether nobody waits for the answer any more."""
-
-    def reply(self, reply: Reply) -> None:
-        """Take the answer; called once, in the event loop."""
-
-
 class Waiting:
     """A caller that is a coroutine."""
 
@@ -92,7 +81,6 @@ class Call(Ask):
     """One request on its way through a queue."""
 
     __slots__ = (
-        "_caller",
         "_deployment",
         "_form",
         "_served",
@@ -113,11 +101,10 @@ class Call(Ask):
         begun: float,
         read: float,
     ) -> None:
-        Ask.__init__(self, question, served.queue.gathers, time.perf_counter())
+        Ask.__init__(self, question, served.queue.gathers, time.perf_counter(), caller)
         self._deployment = deployment
         self._served = served
         self._form = form
-        self._caller = caller
         self._used = used
         self.begun = begun
         """When the request came, by ``time.perf_counter`` as ``read``: when its reading began."""
@@ -127,13 +114,9 @@ class Call(Ask):
         if timeout is not None:
             self.expires = self.arrived + timeout
 
-    @property
-    def wanted(self) -> bool:
-        return not self._caller.gone
-
     def done(self, batch: Batch, start: int, stop: int) -> None:
-        served = self._served
-        self._caller.reply(self._form.write(served, self.question, batch, start, stop))
+        assert self.caller is not None
+        self.caller.reply(self._form.write(self._served, self.question, batch, start, stop))
         self._used[0] += 1
         batch.answered.append(self)
         if self.copy is not None:
@@ -164,9 +147,10 @@ class Call(Ask):
             wait = self._served.queue.predicted_wait()
             headers["retry_after"] = str(max(1, math.ceil(wait)))
         text = f"model {self._deployment.name}: {message}"
-        if self._caller.gone:
+        assert self.caller is not None
+        if self.caller.gone:
             status = 499
-        self._caller.reply(refusal(status, text, **headers))
+        self.caller.reply(refusal(status, text, **headers))
         seconds = time.perf_counter() - self.begun
         self._served.runs.failed(status, seconds)
         self._used[1] += 1
@@ -237,18 +221,24 @@ class Inference:
         began, by ``time.perf_counter``; ``credential`` is the API key, if there is one.
         """
         read = time.perf_counter()
-        found = self.find(*model)
-        if isinstance(found, Reply):
-            self.refused(model[0], found.status, read - begun)
-            caller.reply(found)
-            return
-        deployment, served = found
+        name, version = model
+        deployment = self.deployments.get(name)
+        served = None
+        if deployment is not None and deployment.candidate is None and version is None:
+            served = deployment.served  # as nearly all find it
+        if deployment is None or served is None:
+            found = self.find(name, version)
+            if isinstance(found, Reply):
+                self.refused(name, found.status, read - begun)
+                caller.reply(found)
+                return
+            deployment, served = found
         key = self.admit(deployment, served, credential) if served.guarded else ""
         if isinstance(key, Reply):
-            self.refused(model[0], key.status, read - begun)
+            self.refused(name, key.status, read - begun)
             caller.reply(key)
             return
-        used = self.usage.of(deployment.name, key)
+        used = self.usage.of(name, key)
         try:
             question = form.read(served, body)
         except OipError as error:

@@ -202,7 +202,8 @@ class Place:
     logged: float = 0.0
     """Share of the requests that the log tells of."""
     idle: float | None = None
-    """Seconds after which a process ends that has nothing to do; None: never."""
+    """Seconds after which a process ends that has nothing to do; None: never. Of a worker: that
+    nobody leads and nobody asks."""
     processes: int = 1
     """That serve, at most."""
     hung: float = 10.0

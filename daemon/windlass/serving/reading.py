@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -31,6 +32,16 @@ _LARGEST = 1 << 20
 """Bytes of JSON that the short path takes; its parser keeps memory for the largest ever seen."""
 
 
+class Layout(NamedTuple):
+    """How one input comes, whose rows need no more than to be put one after the other."""
+
+    dtype: np.dtype[np.generic]
+    shape: Shape
+    """Of a row."""
+    numbers: bool
+    """Whether it comes as an array of wider numbers, which all fit; else as bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """A request but for its numbers: many have the same."""
@@ -48,15 +59,20 @@ class Wish:
     all_json: bool
     """Whether no output is wanted as a binary tensor."""
     all_binary: bool
-    layout: tuple[np.dtype[np.generic], Shape] | None = None
-    """Type of the one input, and shape of its rows, if it came as bytes that need no look."""
+    layout: Layout | None = None
+    """Of the one input, if it is kept raw until it runs."""
 
-    def together(self, raws: Sequence[bytes], rows: int) -> Array:
-        """The one input of several requests with equal keys, from its bytes."""
+    def together(self, raws: Sequence[bytes | Array], rows: int) -> Array:
+        """The one input of several requests with this wish, as they came."""
         assert self.layout is not None
-        dtype, shape = self.layout
-        # The bytes of a bytes object lie where the processor can read them in one go.
-        return np.frombuffer(b"".join(raws), dtype).reshape((rows, *shape))
+        dtype, shape, numbers = self.layout
+        if numbers:
+            wide = cast("Sequence[Array]", raws)
+            flat = np.concatenate(wide, dtype=dtype, casting="same_kind")
+        else:
+            # The bytes of a bytes object lie where the processor can read them in one go.
+            flat = np.frombuffer(b"".join(cast("Sequence[bytes]", raws)), dtype)
+        return flat.reshape((rows, *shape))
 
 
 class Question:
@@ -64,11 +80,13 @@ class Question:
 
     __slots__ = ("_inputs", "raw", "wish")
 
-    def __init__(self, wish: Wish, inputs: list[Array] | None = None, raw: bytes = b"") -> None:
+    def __init__(
+        self, wish: Wish, inputs: list[Array] | None = None, raw: bytes | Array = b""
+    ) -> None:
         self.wish = wish
         self._inputs = inputs
         self.raw = raw
-        """The bytes of the one input, if they are all that is needed for it; else empty."""
+        """The one input as it came, if the wish has a layout."""
 
     @property
     def inputs(self) -> list[Array]:
@@ -137,9 +155,9 @@ class Reader:
         try:
             if known is not None:
                 numbers, (slot, wish) = known
-                array = slot.fill(self._parser.parse(numbers))  # type: ignore[arg-type]  # it begins with a bracket
-                if array is not None:
-                    return Question(wish, [array])
+                raw = slot.take(self._parser.parse(numbers))  # type: ignore[arg-type]  # it begins with a bracket
+                if raw is not None:
+                    return Question(wish, None, raw)
             question = self._from_document(self._parser.parse(body), self._is_flat(body))
         except (ValueError, TypeError, KeyError):
             question = None
@@ -153,8 +171,9 @@ class Reader:
     def _learn(self, body: bytes, question: Question) -> None:
         """Know the text around the numbers again."""
         array, wish = question.inputs[0], question.wish
-        if len(question.inputs) == 1 and array.dtype.kind in "fiu":
+        if len(question.inputs) == 1 and array.dtype.kind in "fiu" and array.ndim:
             slot = Slot(self._signature.inputs[0], array.shape)
+            wish = replace(wish, layout=Layout(array.dtype, array.shape[1:], True))
             self._moulds.remember(body, wish.rows, (slot, wish))
 
     def _long(self, body: bytes, json_length: int | None) -> Question:
@@ -232,7 +251,7 @@ class Reader:
         wish = question.wish
         if len(slices) == 1 and wish.rows and length:
             (only,) = question.inputs
-            wish, slices = replace(wish, layout=(only.dtype, only.shape[1:])), []
+            wish, slices = replace(wish, layout=Layout(only.dtype, only.shape[1:], False)), []
         self._templates[head] = _Template(tuple(slices), length, wish)
 
     def _in_order(self, head: bytes) -> bool:

@@ -73,9 +73,16 @@ async def serve(folder: Folder, place: Place, version: str) -> None:
         admin = HttpServer(orders.app, private)
 
         def end_if_idle() -> None:
-            used = listener.open if shared else deployments.all() or place.idle is None
-            if not used and orders.silence() > (_UNLED if shared else place.idle or 0.0):
-                log.info("nothing to serve", silence=round(orders.silence()))
+            silence, limit = orders.silence(), place.idle
+            if shared and not listener.open:
+                limit = _UNLED
+            elif shared:
+                # Without a supervisor it serves on for its clients, but not for nobody.
+                silence = min(silence, deployments.unused())
+            elif deployments.all():
+                return
+            if limit is not None and silence > limit:
+                log.info("nobody asks", silence=round(silence))
                 stop.set()
 
         async with contextlib.AsyncExitStack() as open_ports:

@@ -41,19 +41,21 @@ class Slot:
         self._square = _SQUARES.get(dtype.itemsize, np.inf) if dtype.kind == "f" else np.inf
         """Of the largest number that is surely in the range of the datatype."""
 
-    def fill(self, data: simdjson.Array) -> Array | None:
-        """The tensor, or None when the numbers may not fit its datatype exactly enough."""
+    def take(self, data: simdjson.Array) -> Array | None:
+        """All numbers, in a row and in a wider datatype; None when they may not fit its own."""
         if self._code is None:
             return None
         wide: Array = np.frombuffer(data.as_buffer(of_type=self._code), self._widest)
         if wide.size != self._size:
             return None
         if self._dtype is self._widest:
-            return wide.reshape(self.shape)
+            return wide
         # The sum of squares is small only where each number is: one look for all of them.
         if self._code == "d":
-            if not wide.dot(wide) < self._square:
-                return None
-            return wide.astype(self._dtype).reshape(self.shape)
-        array = wide.astype(self._dtype)
-        return array.reshape(self.shape) if (array == wide).all() else None
+            return wide if wide.dot(wide) < self._square else None
+        return wide if (wide.astype(self._dtype) == wide).all() else None
+
+    def fill(self, data: simdjson.Array) -> Array | None:
+        """The tensor, or None when the numbers may not fit its datatype exactly enough."""
+        wide = self.take(data)
+        return None if wide is None else wide.astype(self._dtype, copy=False).reshape(self.shape)

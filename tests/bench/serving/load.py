@@ -8,11 +8,12 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.serving.contenders import Contender
+from bench.serving.machine import Use
 from bench.serving.payloads import Payload
 
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}
@@ -32,6 +33,14 @@ class Cell:
     cpu: float
     """Microseconds of processor time of the server for each request: not moved by other work on
     the machine as rates are."""
+    use: Use = field(default_factory=Use)
+    """What else went on."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rate:9,.1f}/s p50 {self.p50:7.3f} p99 {self.p99:8.3f} ms, bad {self.bad},"
+            f" cpu {self.cpu:8.1f} us; {self.use}"
+        )
 
 
 class Running(NamedTuple):
@@ -64,8 +73,16 @@ def wrk(
         lasting = max(round(seconds), 1)
         command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{lasting}s"]
         command += ["--timeout", "30s", "--latency", "-s", str(script), url]
-        before = cpu_seconds(server)
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        before, spent = Use.now(), cpu_seconds(server)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        with process.stdout as output:
+            text = output.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, text
+        spent = cpu_seconds(server) - spent
+        use = Use.since(before, server=spent, client=usage.ru_utime + usage.ru_stime)
     times = {
         share: float(value) * _UNITS[unit]
         for share, value, unit in re.findall(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)\s*$", text, re.M)
@@ -75,8 +92,7 @@ def wrk(
     for part in re.findall(r"Socket errors: (.*)", text):
         bad += sum(map(int, re.findall(r"\d+", part)))
     answered = int(re.findall(r"(\d+) requests in", text)[0])
-    spent = (cpu_seconds(server) - before) / max(answered, 1) * 1e6
-    return Cell(rate, times["50"], times["99"], bad, spent)
+    return Cell(rate, times["50"], times["99"], bad, spent / max(answered, 1) * 1e6, use)
 
 
 def cpu_seconds(root: int) -> float:

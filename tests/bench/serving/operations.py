@@ -3,67 +3,35 @@
 from __future__ import annotations
 
 import os
-import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.serving.contenders import CONTENDERS, Contender
-from bench.serving.load import Running, wrk
+from bench.serving.load import Cell, Running, wrk
+from bench.serving.machine import SERVER
+from bench.serving.pairs import Gate, Pair, Side, in_turns
 from bench.serving.payloads import Payload
 from rig.serving import Serving, digest_of_file
 
+Payloads = Mapping[str, Payload]
 _SWAP = 0.5
 """Seconds between two swaps."""
 _SWAPS = 50
 _STARTS = 5
 _PLAIN = next(each for each in CONTENDERS if each.name == "Windlass")
-
-
-@dataclass(frozen=True)
-class Operations:
-    """What changes cost."""
-
-    swap_rate: float
-    """Rate with a swap every half second, as a share of the rate without."""
-    swap_failures: int
-    swaps: int
-    memory: float
-    """Resident memory after 50 swaps, as a multiple of that after one load."""
-    start: float
-    """Seconds from the start of the process to the first answer; the median."""
-    light: float
-    """Milliseconds: p99 of a light model while a heavy one is saturated."""
-    light_alone: float
-    heavy_rate: float
-
-
-def measure_operations(payloads: dict[str, Payload], seconds: float) -> Operations:
-    """Measure all of it."""
-    small, deep, conv = payloads["small"], payloads["deep"], payloads["conv"]
-    share, failures, swaps = _swaps(small, seconds)
-    light, alone, rate = _light_beside_heavy(small, conv, seconds)
-    return Operations(
-        swap_rate=share,
-        swap_failures=failures,
-        swaps=swaps,
-        memory=_memory(deep),
-        start=_start(small),
-        light=light,
-        light_alone=alone,
-        heavy_rate=rate,
-    )
+_HEAVY = Contender("heavy", (), path="/v2/models/heavy/infer")
 
 
 @contextmanager
-def _serving(core: int = 0) -> Iterator[Serving]:
+def _serving(cores: set[int]) -> Iterator[Serving]:
     with tempfile.TemporaryDirectory() as name, Serving(Path(name) / "state") as serving:
         for thread in Path(f"/proc/{serving.process.pid}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), {core})
+            os.sched_setaffinity(int(thread.name), cores)
         yield serving
 
 
@@ -71,39 +39,48 @@ def _place(serving: Serving) -> Running:
     return Running(serving.process.pid, serving.port)
 
 
-def _swaps(payload: Payload, seconds: float) -> tuple[float, int, int]:
-    """Periods with and without swaps in turn; also failures, and how many swaps there were."""
-    with _serving() as serving:
+def swap(payloads: Payloads, rounds: int) -> list[Gate]:
+    """Slices with and without swaps in turn."""
+    payload = payloads["small"]
+    made = 0
+    with _serving({SERVER}) as serving:
         serving.deploy("m", payload.model)
         wrk(_PLAIN, payload, _place(serving), 64, 1)
-        rates: dict[bool, list[float]] = {True: [], False: []}
-        failures, made, stop = 0, 0, threading.Event()
 
-        def swap() -> None:
-            nonlocal made
-            while not stop.wait(_SWAP):
-                made += 1
-                digest = f"sha256:{made:064x}"
-                assert serving.put("m", payload.model, digest=digest).status_code == 202
+        def swapping(seconds: float) -> Cell:
+            stop = threading.Event()
 
-        for turn in range(4):
-            stop.clear()
+            def swap() -> None:
+                nonlocal made
+                while not stop.wait(_SWAP):
+                    made += 1
+                    digest = f"sha256:{made:064x}"
+                    assert serving.put("m", payload.model, digest=digest).status_code == 202
+
             thread = threading.Thread(target=swap)
-            if turn % 2:
-                thread.start()
-            cell = wrk(_PLAIN, payload, _place(serving), 64, 2 * seconds)
-            stop.set()
-            if turn % 2:
+            thread.start()
+            try:
+                return wrk(_PLAIN, payload, _place(serving), 64, seconds)
+            finally:
+                stop.set()
                 thread.join()
-                failures += cell.bad
-            rates[bool(turn % 2)].append(cell.rate)
-            print(f"swaps: {bool(turn % 2)} {cell}", flush=True)
-    return statistics.mean(rates[True]) / statistics.mean(rates[False]), failures, made
+                serving.settle("m")
+
+        steady = partial(wrk, _PLAIN, payload, _place(serving), 64)
+        ours, theirs = Side("swaps", swapping, 2.0), Side("no swaps", steady, 2.0)
+        pair = Pair(
+            "a swap every half second: rate over the rate without", ours, theirs, ">=", 0.95
+        )
+        in_turns([pair], rounds)
+    failures = float(sum(cell.bad for cell in ours.cells))
+    every = f"a swap every half second ({made} in all): failed requests"
+    return [Gate(every, "<=", 0, (failures,)), pair.gate()]
 
 
-def _memory(payload: Payload) -> float:
+def memory(payloads: Payloads, rounds: int) -> list[Gate]:
     """One load of 270 MB, then fifty in its place, with requests going on."""
-    with _serving() as serving:
+    payload = payloads["deep"]
+    with _serving({SERVER}) as serving:
         serving.deploy("m", payload.model)
         for _ in range(3):
             assert serving.infer("m", payload.json).status_code == 200
@@ -117,7 +94,7 @@ def _memory(payload: Payload) -> float:
         time.sleep(1)
         after = _resident(serving)
     print(f"memory: {once} KiB after one load, {after} KiB after {_SWAPS} swaps", flush=True)
-    return after / once
+    return [Gate("memory after 50 swaps of 270 MB over one load", "<=", 1.2, (after / once,))]
 
 
 def _resident(serving: Serving) -> int:
@@ -125,8 +102,9 @@ def _resident(serving: Serving) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
 
 
-def _start(payload: Payload) -> float:
+def start(payloads: Payloads, rounds: int) -> list[Gate]:
     """With the order to serve as soon as the process listens, as the adapter gives it."""
+    payload = payloads["small"]
     times = []
     digest = digest_of_file(payload.model)
     for _ in range(_STARTS):
@@ -136,32 +114,54 @@ def _start(payload: Payload) -> float:
             while serving.infer("m", payload.json).status_code != 200:
                 time.sleep(0.005)
             times.append(time.perf_counter() - begun)
-    print(f"starts: {times}", flush=True)
-    return statistics.median(times)
+    return [Gate("start to first answer, seconds", "<=", 1.0, tuple(times))]
 
 
-def _light_beside_heavy(
-    light: Payload, heavy: Payload, seconds: float
-) -> tuple[float, float, float]:
-    """p99 of the light model beside the heavy one and alone, and the heavy one's rate."""
-    with _serving() as serving:
-        serving.deploy("m", light.model)
+def light(payloads: Payloads, rounds: int) -> list[Gate]:
+    """A light model while a heavy one is saturated: on two cores, and all on one."""
+    two = _beside(payloads, {0, 1}, rounds)
+    one = _beside(payloads, {SERVER}, rounds)
+    text = "a light model beside a saturated heavy one: p99, ms"
+    return [
+        Gate(f"{text}; the server has both cores, the clients too", "<=", 3.0, two),
+        Gate(f"{text}; the server has one core", "<=", 3.0, one),
+    ]
+
+
+def _beside(payloads: Payloads, cores: set[int], rounds: int) -> tuple[float, ...]:
+    """p99 of each slice."""
+    small, heavy = payloads["small"], payloads["conv"]
+    found = []
+    with _serving(cores) as serving:
+        serving.deploy("m", small.model)
         serving.deploy("heavy", heavy.model)
         place = _place(serving)
-        wrk(_PLAIN, light, place, 8, 1)
-        alone = wrk(_PLAIN, light, place, 1, seconds)
-        rates: list[float] = []
-        path = "/v2/models/heavy/infer"
-        contender = Contender("heavy", (), path=path)
+        wrk(_PLAIN, small, place, 8, 1)
+        for turn in range(rounds):
+            alone = wrk(_PLAIN, small, place, 1, 2)
+            with _saturated(lambda: wrk(_HEAVY, heavy, place, 8, 4)) as rates:
+                beside = wrk(_PLAIN, small, place, 1, 2)
+            assert not beside.bad, beside
+            found.append(beside.p99)
+            print(f"[{turn}] light alone on {len(cores)}  {alone}", flush=True)
+            print(f"[{turn}] beside {rates[0].rate:5.1f}/s heavy {beside}", flush=True)
+    return tuple(found)
 
-        def saturate() -> None:
-            rates.append(wrk(contender, heavy, place, 8, seconds + 2).rate)
 
-        thread = threading.Thread(target=saturate)
-        thread.start()
-        time.sleep(1)
-        beside = wrk(_PLAIN, light, place, 1, seconds)
-        thread.join()
-    print(f"light: {alone} alone, {beside} beside {rates[0]:.1f}/s", flush=True)
-    assert not beside.bad, beside
-    return beside.p99, alone.p99, rates[0]
+@contextmanager
+def _saturated(load: Callable[[], Cell]) -> Iterator[list[Cell]]:
+    """Under that load; what came of it is there at the end."""
+    cells: list[Cell] = []
+    thread = threading.Thread(target=lambda: cells.append(load()))
+    thread.start()
+    time.sleep(1)
+    yield cells
+    thread.join()
+
+
+OPERATIONS: Mapping[str, Callable[[Payloads, int], list[Gate]]] = {
+    "swap": swap,
+    "light": light,
+    "memory": memory,
+    "start": start,
+}

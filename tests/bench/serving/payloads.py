@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import onnxruntime
 
 from bench.serving.contenders import HERE
+from bench.serving.machine import SERVER
 from rig import onnx_models
 
 
@@ -51,22 +54,58 @@ def session(model: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
-def raw_limit(payload: Payload, rows: int, seconds: float) -> float:
-    """Rows a second of ``session.run`` in a tight loop on the server's core."""
-    code = (
-        "import sys,time,numpy as np;sys.path.insert(0,sys.argv[1]);"
-        "from bench.serving.payloads import session;from pathlib import Path;"
-        "s=session(Path(sys.argv[2]));n=int(sys.argv[3]);shape=eval(sys.argv[5]);"
-        "x=np.random.rand(n,*shape).astype(np.float32);s.run(None,{'x':x});"
-        "t=time.perf_counter();c=0\n"
-        "while time.perf_counter()-t<float(sys.argv[4]): s.run(None,{'x':x});c+=n\n"
-        "print(c/(time.perf_counter()-t))"
-    )
-    shape = str(tuple(payload.row.shape[1:]))
-    arguments = [str(HERE.parents[1]), str(payload.model), str(rows), str(seconds), shape]
-    command = ["taskset", "-c", "0", sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    return float(done.stdout)
+_LOOP = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from bench.serving.payloads import session
+runs, rows, shape = session(Path(sys.argv[1])), int(sys.argv[2]), eval(sys.argv[3])
+x = np.random.rand(rows, *shape).astype(np.float32)
+for line in sys.stdin:
+    count, spent, began = 0, time.process_time(), time.perf_counter()
+    end = began + float(line)
+    while time.perf_counter() < end:
+        runs.run(None, {"x": x})
+        count += rows
+    taken = time.perf_counter() - began
+    print(count / taken, (time.process_time() - spent) / count * 1e6, flush=True)
+"""
+
+
+class Loop:
+    """``session.run`` in a tight loop on the server's core, when it is asked to; else it waits."""
+
+    def __init__(self, payload: Payload, rows: int) -> None:
+        self._shape = str(tuple(payload.row.shape[1:]))
+        self._arguments = [str(payload.model), str(rows), self._shape]
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            ["taskset", "-c", str(SERVER), sys.executable, "-c", _LOOP, *self._arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(HERE.parents[1])},
+        )
+        self.run(0.2)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.communicate()
+
+    def run(self, seconds: float) -> tuple[float, float]:
+        """Rows a second, and microseconds of processor time of each row."""
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{seconds}\n")
+        process.stdin.flush()
+        rate, spent = process.stdout.readline().split()
+        return float(rate), float(spent)
 
 
 def payloads(folder: Path) -> dict[str, Payload]:

@@ -31,6 +31,8 @@ from windlass.serving.starting import again_and_again, plain_errors, stopping_by
 from windlass.serving.usage import WRITE
 
 HAND_OVER = signal.SIGUSR1
+_LEFT = 300.0
+"""Seconds after which a worker ends that has neither a supervisor nor anybody who asks."""
 
 log = structlog.get_logger()
 
@@ -163,7 +165,7 @@ async def _end(left: Path) -> None:
 def _arguments(folder: Folder, place: Place, port: int, grpc_port: int | None) -> list[str]:
     """What every worker is told, beside its folder and its socket."""
     found = ["--host", place.host, "--port", str(port), "--access-log", str(place.logged)]
-    found += ["--lead", str(folder.path / "admin.sock")]
+    found += ["--lead", str(folder.path / "admin.sock"), "--idle", str(_LEFT)]
     if grpc_port is not None:
         found += ["--grpc-port", str(grpc_port)]
     if place.tls is not None:
