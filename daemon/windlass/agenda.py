@@ -97,7 +97,7 @@ class OwnAgenda(Agenda):
         self._queue.add_all(keys, Priority.EDIT)
 
     async def told(self, keys: Sequence[Key]) -> None:
-        self._queue.add_all(keys, Priority.FOLLOW_UP)
+        self._queue.add_all(keys, Priority.NEWS)
 
     async def begin(self, keys: Sequence[Key]) -> None:
         self._queue.add_all(keys, Priority.RESYNC)
@@ -134,7 +134,7 @@ class SharedAgenda(Agenda):
 
     async def told(self, keys: Sequence[Key]) -> None:
         with suppress(StoreError):  # then it is looked at when its time has come
-            await self._roster.look(keys, Priority.FOLLOW_UP)
+            await self._roster.look(keys, Priority.NEWS)
         self._more.set()
 
     async def begin(self, keys: Sequence[Key]) -> None:

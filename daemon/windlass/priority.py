@@ -8,6 +8,8 @@ from enum import IntEnum
 class Priority(IntEnum):
     """Lower goes first."""
 
+    NEWS = -1
+    """A target has told that something changed there: the pass mostly writes down what is known."""
     EDIT = 0
     """A person or an event asked for it."""
     FOLLOW_UP = 1

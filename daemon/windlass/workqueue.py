@@ -2,7 +2,7 @@
 
 - A key added often waits once; added while it is worked on, it gets exactly one more pass.
 - Never two workers on one key.
-- Edits by people go before resyncs.
+- What a target tells goes before edits by people, and those before resyncs.
 - Each lane (a target) has a bound of its own, so that a hung backend cannot take all workers.
 """
 

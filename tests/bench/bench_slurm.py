@@ -270,18 +270,29 @@ async def ends(site: Cluster, folder: Path, report: Report, _jobs: int) -> None:
 
 async def daemon(site: Cluster, folder: Path, report: Report, jobs: int) -> None:
     """Through commit, daemon and status: the ends of 100 of N runs."""
+    await late(site, folder, report, jobs, 0)
+
+
+async def burst(site: Cluster, folder: Path, report: Report, jobs: int) -> None:
+    """The same, while as many more are declared and submitted."""
+    await late(site, folder, report, jobs, jobs)
+
+
+async def late(site: Cluster, folder: Path, report: Report, jobs: int, more: int) -> None:
+    """How late statuses are."""
     log = folder / CONTROLLER_LOG
-    late = await asyncio.to_thread(lateness, site, log, folder / "daemon", jobs, FEW)
-    what = f"status says of an end, among {jobs} runs, poll {POLL:g} s"
+    found = await asyncio.to_thread(lateness, site, log, folder / "daemon", jobs, FEW, more)
+    what = f"end seen by the daemon among {jobs} runs"
+    what += f", {more} submitted meanwhile" if more else ""
     since = {
-        "of the program": [each.of_program for each in late],
-        "in Slurm": [each.of_slurm for each in late],
+        "since the program's": [each.of_program for each in found],
+        "since Slurm's": [each.of_slurm for each in found],
     }
-    for where, seconds in since.items():
+    for whose, seconds in since.items():
         p95 = statistics.quantiles(seconds, n=20)[-1]
-        report.figure(f"{what}, p50 since its end {where}", statistics.median(seconds), "s")
-        report.figure(f"{what}, p95 of {FEW}", p95, "s", most=POLL + 2)
-        report.figure(f"{what}, at most", max(seconds), "s")
+        report.figure(f"{what}, {whose}, p50", statistics.median(seconds), "s")
+        report.figure(f"{what}, {whose}, p95 of {FEW}, poll {POLL:g} s", p95, "s", most=POLL + 2)
+        report.figure(f"{what}, {whose}, at most", max(seconds), "s")
     drain(site)
 
 
@@ -293,6 +304,7 @@ PIECES: dict[str, Piece] = {
     "ends": ends,
     "tick": tick,
     "daemon": daemon,
+    "burst": burst,
 }
 
 

@@ -117,7 +117,7 @@ class SageMakerRig(Rig):
 class TestSageMaker(AdapterContract):
     """An account in the strict double."""
 
-    depth = Depth(stride=48) if LONG else Depth(reach=0, every=80)
+    depth = Depth(stride=48) if LONG else Depth(reach=0, every=80, errors=3)
 
     def theatre(self) -> Theatre:
         """The real adapter above an account in this process."""

@@ -51,7 +51,7 @@ PLACES = {
     "arrays": Place(spec={"array": {"indices": "0-1"}}),
     "every hint is lost": Place(Traits(min_job_age=2), unheard=True),
 }
-SAMPLE = Depth(reach=0, every=19, errors=2)
+SAMPLE = Depth(reach=0, every=29, errors=2)
 """For every commit: one await in so many."""
 THIRD = Depth(reach=0, every=3)
 SINGLES = Depth(reach=0)

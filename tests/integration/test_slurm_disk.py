@@ -9,7 +9,7 @@ import pytest
 
 from rig.hpc import Hpc, outputs_of, ran
 from rig.slurm import Cluster, cluster
-from windlass_adapters.base import State
+from windlass_adapters.base import State, TransientError
 
 SCRIPT = b"#!/bin/sh\necho whole > out.txt\n"
 
@@ -43,3 +43,14 @@ async def test_a_script_that_the_disk_lost_or_changed_is_sent_again(
             blob.chmod(0o644)
             blob.write_bytes(broken)
             blob.chmod(0o444)
+
+
+async def test_a_root_that_cannot_be_made_is_named_and_nothing_else(
+    site: Cluster, tmp_path: Path
+) -> None:
+    """Most often a folder above it that is somebody else's, or was written wrongly."""
+    hpc = Hpc(site, tmp_path, remoteRoot="/nowhere/ada/windlass")
+    words = "^/nowhere on .* cannot be made or written: Permission denied; params.remoteRoot must"
+    async with hpc.adapter() as adapter:
+        with pytest.raises(TransientError, match=words):
+            await adapter.find(hpc.shell("true").owner)

@@ -33,8 +33,8 @@ class TestDepth:
 LONG = os.environ.get("WINDLASS_TEST_DEPTH") == "long"
 EVERYTHING = TestDepth(Depth(), Depth(stride=16), all_orders=True, hints=9, moments=1)
 A_COMMIT = TestDepth(
-    pairs=Depth(stride=240, errors=3),
-    real=Depth(reach=0, every=9, errors=3),
+    pairs=Depth(stride=240, errors=5),
+    real=Depth(reach=0, every=12, errors=3),
     all_orders=False,
     hints=5,
     moments=2,

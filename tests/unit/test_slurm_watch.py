@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import JsonValue
 
-from windlass_adapters.base import TransientError
+from windlass_adapters.base import AdapterError, TransientError, WaitingError
 from windlass_adapters.slurm import watch
 from windlass_adapters.slurm.counts import Counts
 from windlass_adapters.slurm.login import Greeting, Json, Login
@@ -17,6 +17,7 @@ from windlass_adapters.slurm.naming import Place
 from windlass_adapters.slurm.params import SlurmParams
 from windlass_adapters.slurm.watch import LONGEST_PAUSE, SLOW_FACTOR, Watch
 from windlass_adapters.testing.clocks import telling_the_time
+from windlass_schemas import Reason
 
 PARAMS = SlurmParams.model_validate(
     {"host": "login", "remoteRoot": "/scratch/ada/windlass", "limits": {"poll": "5s"}}
@@ -35,6 +36,7 @@ class Queue(Login):
         self.state = "PENDING"
         self.slow = 0.0
         self.away = False
+        self.why: AdapterError = TransientError("nobody answers")
         self.asked: list[datetime] = []
 
     async def greeting(self) -> Greeting:
@@ -44,7 +46,7 @@ class Queue(Login):
         self.asked.append(self.now)
         self.now += timedelta(seconds=self.slow)
         if self.away:
-            raise TransientError("nobody answers")
+            raise self.why
         row: JsonValue = f"1|1|N/A|{self.state}|None||{PLACE.job_name}"
         return {"rows": [row], "records": {}, "submissions": {}, "waited": self.slow}
 
@@ -114,3 +116,17 @@ async def test_a_cluster_that_is_away_is_asked_ever_less_and_then_found_again(
     queue.away = False
     await queue.live(LONGEST_PAUSE + 5, watched)
     assert (await watched.look([PLACE])).rows[PLACE.job_name][0].state == "PENDING"
+
+
+async def test_a_key_that_is_refused_stays_the_reason_while_nobody_asks_again(
+    queue: Queue,
+) -> None:
+    """Who asks before the next try is told why, not only that the cluster is away."""
+    watched = Watch(queue, PARAMS)
+    queue.away = True
+    queue.why = WaitingError("it does not let us in", reason=Reason.UNAUTHORIZED)
+    for _ in range(3):
+        with pytest.raises(AdapterError, match="let us in") as told:
+            await watched.look([PLACE])
+        assert told.value.reason is Reason.UNAUTHORIZED
+    assert len(queue.asked) == 1

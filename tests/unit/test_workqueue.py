@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from unittest.mock import create_autospec
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from windlass.agenda import OwnAgenda
 from windlass.metrics import WorkqueueMetrics
 from windlass.priority import Priority
+from windlass.store.base import Store
 from windlass.workqueue import QueueClosed, WorkQueue
 from windlass_schemas import Key
 
@@ -59,6 +62,17 @@ async def test_an_edit_goes_before_resyncs_even_when_the_key_waited_as_a_resync(
         queue.add(key(name), Priority.RESYNC)
     queue.add(key("c"), Priority.EDIT)
     assert [await queue.take() for _ in "abc"] == [key("c"), key("a"), key("b")]
+
+
+async def test_what_a_target_tells_goes_before_a_thousand_edits_on_the_same_lane() -> None:
+    """An end is seen while as many runs are submitted."""
+    queue = make(lambda _: ("cluster", 2))
+    queue.add_all([key(f"new{n}") for n in range(1000)], Priority.EDIT)
+    first = [await queue.take(), await queue.take()]
+    own = OwnAgenda(create_autospec(Store, instance=True), queue)
+    await own.told([key("ended")])
+    queue.done(first[0])
+    assert await queue.take() == key("ended")
 
 
 async def test_a_full_lane_holds_up_only_itself() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ while len(data) < size:
     if not piece:
         sys.exit("the program did not arrive")
     data += piece
-with zipfile.ZipFile(io.BytesIO(data)) as program:
+def install(program):
     for name in program.namelist():
         target, part = path + "/" + name, "%s/%s.%d" % (path, name, os.getpid())
         content = program.read(name)
@@ -63,12 +64,17 @@ with zipfile.ZipFile(io.BytesIO(data)) as program:
         with open(part, "wb") as file:
             file.write(content)
         os.rename(part, target)
+try:
+    install(zipfile.ZipFile(io.BytesIO(data)))
+except OSError as error:
+    sys.exit("cannot write [%d] %s: %s" % (error.errno, error.filename, error.strerror))
 os.execv(sys.executable, [sys.executable, "-I", "-S", path + "/run.py"])
 """
 """Takes the program from stdin, puts it in its place file by file, and becomes it.
 
 A file that is right already is left as it is: what Python has compiled of it stays good.
 """
+_CANNOT_WRITE = re.compile(r"cannot write \[(\d+)\] (.+): (.+)")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _log = structlog.get_logger("windlass.slurm")
@@ -151,7 +157,7 @@ class Login:
         try:
             found = await self._ask(command, "hello", request, (), before=content)
         except CommandError as error:
-            raise TransientError(self._why(error)) from None
+            raise self._refused(error) from None
         await asyncio.to_thread(self._remember)
         try:
             greeting = Greeting.model_validate(found)
@@ -160,13 +166,22 @@ class Login:
         _log.info("cluster", host=self._connection.name, slurm=greeting.version, node=greeting.node)
         return greeting
 
-    def _why(self, error: CommandError) -> str:
-        if "OWNER is not there" not in str(error):
-            return f"{error}; is params.remotePython right?"
-        return (
-            f"{self.root} on {self._connection.name} is not as it was left: is its disk mounted?"
-            f" If it was removed for good, remove {self._rooted} too"
-        )
+    def _refused(self, error: CommandError) -> AdapterError:
+        """Why the program is not there, and what to do."""
+        if "OWNER is not there" in str(error):
+            return TransientError(
+                f"{self.root} on {self._connection.name} is not as it was left: is its disk"
+                f" mounted? If it was removed for good, remove {self._rooted} too"
+            )
+        if found := _CANNOT_WRITE.search(str(error)):
+            number, path, why = int(found[1]), found[2], found[3]
+            if number in _FULL:
+                return storage(f"{why} ({path})")
+            return TransientError(
+                f"{path} on {self._connection.name} cannot be made or written: {why};"
+                " params.remoteRoot must be a folder of your own"
+            )
+        return TransientError(f"{error}; is params.remotePython right?")
 
     def _remember(self) -> None:
         """From now on, a root that is not there is a disk that is away, never a new root."""

@@ -168,7 +168,8 @@ class Watch:
         counts.jobs = Counter((self._states or {}).values())
 
     def _failed(self, error: AdapterError) -> None:
-        self._error = error if isinstance(error, TransientError) else TransientError(str(error))
+        known = isinstance(error, TransientError)
+        self._error = error if known else TransientError(str(error), reason=error.reason)
         self._interval = min(max(self._interval, self._poll) * 2, LONGEST_PAUSE)
         self._due = time.monotonic() + self._interval
 

@@ -72,8 +72,7 @@ class Database:
         try:
             connection = await loop.run_in_executor(thread, _connect, file)
             await loop.run_in_executor(thread, _migrate, connection)
-            reader = await loop.run_in_executor(thread, _connect, file)
-            await loop.run_in_executor(thread, reader.execute, "PRAGMA query_only = ON")
+            reader = await loop.run_in_executor(thread, _connect, file, "query_only = ON")
         except (sqlite3.Error, OSError) as error:
             thread.shutdown(wait=False)
             raise StoreError(
@@ -260,11 +259,14 @@ def _refusal(error: sqlite3.Error) -> StoreError:
     return StoreError(f"the database did not take the write ({error}); make room on the disk")
 
 
-def _connect(file: Path) -> sqlite3.Connection:
+_WRITES = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
+
+
+def _connect(file: Path, *pragmas: str) -> sqlite3.Connection:
     file.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(file, isolation_level=None, timeout=5, check_same_thread=False)
     connection.row_factory = sqlite3.Row
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in pragmas or _WRITES:
         connection.execute(f"PRAGMA {pragma}")
     return connection
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -39,11 +38,12 @@ class Lateness(NamedTuple):
 
 
 def lateness(
-    site: Cluster, controller_log: Path, folder: Path, tracked: int, ending: int
+    site: Cluster, controller_log: Path, folder: Path, tracked: int, ending: int, burst: int = 0
 ) -> list[Lateness]:
     """How late the daemon is with each of ``ending`` runs, which end over twenty seconds.
 
-    The others of the ``tracked`` runs wait in a partition that is closed.
+    The others of the ``tracked`` runs wait in a partition that is closed. When the first one ends,
+    ``burst`` more are committed, each to be submitted alone.
     """
     root = site.login.root / folder.name
     go, ends = site.login.root / f"{folder.name}.go", site.login.root / f"{folder.name}.ends"
@@ -53,8 +53,8 @@ def lateness(
     site.here(go).chmod(0o666)
     specs = folder / "specs"
     specs.mkdir(parents=True)
-    documents = list(_documents(site, root, go, ends, tracked, ending))
-    (specs / "all.yaml").write_text("---\n".join(documents))
+    runs = [_run(n, go, ends, waits=n >= ending) for n in range(tracked)]
+    (specs / "all.yaml").write_text("---\n".join([_target(site, root), *runs]))
     project = Project(folder, specs)
     daemon = project.up()
     try:
@@ -66,7 +66,11 @@ def lateness(
         time.sleep(20)
         spent = (cpu_of(daemon.process.pid) - before) / 20
         print(f"       CPU of the daemon while nothing happens: {100 * spent:.1f} %", flush=True)
+        more = [_run(n, go, ends, waits=True, alone=True) for n in range(tracked, tracked + burst)]
         with site.here(go).open("w"):
+            if more:
+                (project.repository / "more.yaml").write_text("---\n".join(more))
+                project.commit("Declare more")
             project.until(lambda: len(list(site.here(ends).iterdir())) == ending, "all end", 300)
         seen = [_seen(project, f"Job/job-{n}") for n in range(ending)]
         over = _over(controller_log)
@@ -97,9 +101,7 @@ def _over(log: Path) -> dict[str, float]:
     return found
 
 
-def _documents(
-    site: Cluster, root: Path, go: Path, ends: Path, tracked: int, ending: int
-) -> Iterator[str]:
+def _target(site: Cluster, root: Path) -> str:
     to = site.login
     params = {
         "host": to.host,
@@ -111,12 +113,15 @@ def _documents(
         "remoteRoot": str(root),
         "limits": {"poll": f"{POLL:g}s", "idlePoll": f"{POLL:g}s", "batch": 500},
     }
-    yield _document("Target", "hpc", {"adapter": "slurm", "params": params})
-    for n in range(tracked):
-        text = _SCRIPT.format(go=go, n=n, ends=ends, spread=_SPREAD) if n < ending else "true"
-        options = {"time": "10m", "partition": "cpu" if n < ending else "closed", "coalesce": True}
-        spec = {"command": ["sh", "-c", text], "target": "hpc", "options": options}
-        yield _document("Job", f"job-{n}", spec)
+    return _document("Target", "hpc", {"adapter": "slurm", "params": params})
+
+
+def _run(n: int, go: Path, ends: Path, *, waits: bool, alone: bool = False) -> str:
+    text = "true" if waits else _SCRIPT.format(go=go, n=n, ends=ends, spread=_SPREAD)
+    partition = "closed" if waits else "cpu"
+    options = {"time": "10m", "partition": partition, "coalesce": not alone}
+    spec = {"command": ["sh", "-c", text], "target": "hpc", "options": options}
+    return _document("Job", f"job-{n}", spec)
 
 
 def _document(kind: str, name: str, spec: object) -> str:
