@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ from rig import onnx_models
 from rig.serving import Serving, tensor, under_way, until
 
 FEW = 2_000
+ATTACKERS = 8
 MANY = int(os.environ.get("FUZZ_EXAMPLES", "100000"))
 ROW = {"inputs": [tensor("x", "FP32", [1, 2], [1, 2])]}
 PATHS = (
@@ -123,6 +125,18 @@ def attack(port: int, seed: int, count: int) -> None:
                 client.recv(65536)
 
 
+def attacks(port: int, seed: int, count: int) -> None:
+    """The same from several clients at once: each waits most of the time."""
+    with ThreadPoolExecutor(ATTACKERS) as pool:
+        shares = [len(range(each, count, ATTACKERS)) for each in range(ATTACKERS)]
+        sent = [
+            pool.submit(attack, port, seed * ATTACKERS + each, share)
+            for each, share in enumerate(shares)
+        ]
+        for each in sent:
+            each.result()
+
+
 class Neighbour:
     """A client that asks rightly all the time."""
 
@@ -169,9 +183,9 @@ def resident(serving: Serving) -> int:
 def survives(serving: Serving, count: int) -> None:
     """Attack in two halves: the second must not cost memory."""
     with Neighbour(serving.port) as neighbour:
-        attack(serving.port, 1, count // 2)
+        attacks(serving.port, 1, count // 2)
         once = resident(serving)
-        attack(serving.port, 2, count - count // 2)
+        attacks(serving.port, 2, count - count // 2)
     assert neighbour.wrong == []
     assert neighbour.answers > 0
     until(lambda: under_way(serving) == 0, "nothing is left under way")
