@@ -149,7 +149,7 @@ class TestStop:
         with Serving(tmp_path / "state", 0, "--idle", "1") as serving:
             assert serving.process.wait(60) == 0
             assert not (serving.state / "serving.json").exists()
-            assert '"event": "nothing to serve"' in serving.log()
+            assert '"event": "nobody asks"' in serving.log()
 
     @pytest.mark.parametrize("processes", ["1", "2"])
     def test_what_is_deployed_or_asked_for_keeps_it(self, tmp_path: Path, processes: str) -> None:

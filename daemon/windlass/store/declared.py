@@ -29,7 +29,7 @@ class Document:
     """Path inside the source, for messages."""
     line: int
     text: str = field(default="", compare=False, repr=False)
-    """The resource as canonical JSON, from whoever has it already."""
+    """The resource as canonical JSON, from whoever has it already; never of another resource."""
 
     @cached_property
     def key(self) -> Key:
