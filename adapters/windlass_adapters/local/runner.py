@@ -191,7 +191,7 @@ def _spawn(argv: Sequence[str], environment: Mapping[str, str], streams: Sequenc
         try:
             return os.posix_spawn(
                 program,
-                argv,
+                list(argv),
                 environment,
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, i) for i, fd in enumerate(streams)],
                 setpgroup=0,
