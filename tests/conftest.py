@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -32,10 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Say that no event loop is set: else asking for one makes one that nobody closes.
 
+    And keep what is compiled: else every process that a test starts compiles all that it imports.
     And listen to Ctrl-C: a test run in a shell's background would hand its deafness to every
     process that it starts. And end what runs before this one have left behind.
     """
     asyncio.set_event_loop(None)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     mark_this_run()
     end_leftovers()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
