@@ -4,6 +4,9 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 PYTHON_CODE := schemas adapters daemon tests specs
 UV ?= uv
+# Some machines ask Python not to keep what it has compiled: then each of a thousand processes that
+# the tests start compiles all that it imports, which takes longer than what it is started for.
+unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for real servers, so more processes than cores are of use. A file stays in one
 # process, and the files begin in their own order: by number of tests, the longest few come last.
 TEST_PROCESSES ?= 4

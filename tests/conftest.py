@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict
 
 import pytest
 import structlog
+from xdist.remote import Producer
 from xdist.workermanage import WorkerController
 
 from rig.leftovers import end_leftovers, end_our_leftovers, mark_this_run
 from rig.postgres import Postgres, running_postgres
 from rig.rabbitmq import Broker, running_broker
+from rig.sharing import OneBroker
 from windlass_adapters.testing.schedules import TALLY
 
 
@@ -30,10 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Say that no event loop is set: else asking for one makes one that nobody closes.
 
+    And keep what is compiled: else every process that a test starts compiles all that it imports.
     And listen to Ctrl-C: a test run in a shell's background would hand its deafness to every
     process that it starts. And end what runs before this one have left behind.
     """
     asyncio.set_event_loop(None)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     mark_this_run()
     end_leftovers()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -60,6 +65,11 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL of this test run's own; each test takes a database of it."""
     with running_postgres() as started:
         yield started
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneBroker:
+    """How several processes share the tests."""
+    return OneBroker(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
