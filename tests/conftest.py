@@ -10,11 +10,13 @@ from dataclasses import asdict
 
 import pytest
 import structlog
+from xdist.remote import Producer
 from xdist.workermanage import WorkerController
 
 from rig.leftovers import end_leftovers, end_our_leftovers, mark_this_run
 from rig.postgres import Postgres, running_postgres
 from rig.rabbitmq import Broker, running_broker
+from rig.sharing import OneBroker
 from windlass_adapters.testing.schedules import TALLY
 
 
@@ -63,6 +65,11 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL of this test run's own; each test takes a database of it."""
     with running_postgres() as started:
         yield started
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneBroker:
+    """How several processes share the tests."""
+    return OneBroker(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -21,6 +21,7 @@ import structlog
 from pydantic import JsonValue
 
 from rig.bus import bus_daemon, until, until_true
+from rig.events import condition_event
 from rig.rabbitmq import running_broker
 from windlass.bus.address import Address
 from windlass.bus.events import AmqpBus
@@ -29,7 +30,7 @@ from windlass.bus.publishing import Said, event_body
 from windlass.metrics import Metrics
 from windlass.sources.messages import routing_key_of
 from windlass.store.sqlite import SqliteStore
-from windlass_schemas import CONDITION_EVENT, CloudEvent, ConditionData, Key, Reason
+from windlass_schemas import CloudEvent, Key
 
 EVENTS = 5_000
 BATCH = 500
@@ -38,29 +39,8 @@ BOUND = 600.0
 
 
 def event(number: int) -> CloudEvent:
-    uid, seq = f"{number % 100:032d}", number // 100 + 1
-    return CloudEvent(
-        id=f"{uid}:{seq}",
-        source="/windlass/bench",
-        type=CONDITION_EVENT,
-        subject=f"Job/default/train-{number % 100}",
-        time=datetime.now(UTC),
-        data=ConditionData(
-            uid=uid,
-            seq=seq,
-            generation=1,
-            observed_generation=1,
-            condition="Ready",
-            from_status="Unknown",
-            to_status="False",
-            reason=Reason.PROGRESSING,
-            message="attempt 1 is running",
-            sync="Synced",
-            health="Progressing",
-            revision="0123456789abcdef",
-            pass_id="0123456789ab",
-        ),
-    )
+    key = Key.parse(f"Job/train-{number % 100}")
+    return condition_event(f"{number % 100:032d}", key, number // 100 + 1, datetime.now(UTC))
 
 
 async def bare_rate(url: str) -> float:

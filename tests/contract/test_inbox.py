@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
-from pathlib import Path
 
 import pytest
 
-from rig.postgres import Postgres, member
+from rig.stores import Opener
 from rig.world import SOURCE, job
-from windlass.store.address import Address
 from windlass.store.base import Document, Fault, Outcome, Snapshot, StoreError, Transfer
 from windlass.store.books import Books
 from windlass.store.inbox import Receipt, SpecMessage
-from windlass.store.postgres import PostgresStore
-from windlass.store.sqlite import SqliteStore
 from windlass_schemas import Key, Reason
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TRAIN = Key.parse("Job/train")
 CI = "amqp:/ci"
 OTHER = "amqp:/other"
-
-
-Opener = Callable[[], Awaitable[SqliteStore | PostgresStore]]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Opens the same state anew each time, as a restarted daemon does."""
-    if request.param == "sqlite":
-        return lambda: SqliteStore.open(tmp_path / "windlass.db")
-    server: Postgres = request.getfixturevalue("postgres")
-    address = Address.parse(server.database())
-    return lambda: PostgresStore.open(address, member())
 
 
 @pytest.fixture

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from rig.events import condition_event
 from rig.postgres import Postgres, PsqlError, member
+from rig.stores import Opener
 from rig.world import SOURCE, deployment, job, model
 from windlass.store.address import Address
 from windlass.store.base import (
@@ -39,9 +41,7 @@ from windlass.store.postgres import PostgresStore
 from windlass.store.sqlite import SqliteStore
 from windlass_adapters.base import Wanted
 from windlass_schemas import (
-    CONDITION_EVENT,
     CloudEvent,
-    ConditionData,
     Key,
     Reason,
     Status,
@@ -49,19 +49,6 @@ from windlass_schemas import (
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TRAIN = Key.parse("Job/train")
-
-
-Opener = Callable[[], Awaitable[SqliteStore | PostgresStore]]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Opens the same state anew each time, as a restarted daemon does."""
-    if request.param == "sqlite":
-        return lambda: SqliteStore.open(tmp_path / "windlass.db")
-    server: Postgres = request.getfixturevalue("postgres")
-    address = Address.parse(server.database())
-    return lambda: PostgresStore.open(address, member())
 
 
 @pytest.fixture
@@ -102,29 +89,7 @@ def entry(action: str = "Created") -> Entry:
 
 
 def event(claim: Claim, seq: int) -> CloudEvent:
-    data = ConditionData(
-        uid=claim.object.uid,
-        seq=seq,
-        generation=1,
-        observed_generation=1,
-        condition="Ready",
-        from_status="Unknown",
-        to_status="False",
-        reason=Reason.PROGRESSING,
-        message="",
-        sync="OutOfSync",
-        health="Progressing",
-        revision="r1",
-        pass_id="p",
-    )
-    return CloudEvent(
-        id=f"{claim.object.uid}:{seq}",
-        source="/windlass/test",
-        type=CONDITION_EVENT,
-        subject=str(TRAIN),
-        time=NOW,
-        data=data,
-    )
+    return condition_event(claim.object.uid, TRAIN, seq, NOW)
 
 
 async def test_a_generation_rises_only_when_the_digest_changes(store: Store) -> None:

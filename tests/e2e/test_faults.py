@@ -56,6 +56,7 @@ def test_a_broken_document_stops_only_itself(served: Project) -> None:
     message = served.await_reason("Job/train", "Stalled", "InvalidSpec")
     assert "stub.yaml" in message
     assert "timelimit" in message
+    assert served.windlass("get", "Job/train").count("timelimit") == 1, "said once is enough"
     assert served.infer("stub", BODY) == {"y": (6.0,)}
     bring_back(served)
 

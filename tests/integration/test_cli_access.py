@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rig.api_daemon import api_daemon
 from rig.command_line import windlass
 
 STATE = "--state"
@@ -74,3 +75,26 @@ async def test_usage_adds_up_all_targets_with_the_most_used_first(
     ]
     found = json.loads((await windlass("usage", "--json", STATE, state)).out)
     assert found["usage"][1] == {"deployment": "wine", "key": "ada", "ok": 6, "refused": 2}
+
+
+async def test_where_no_state_folder_is_here_it_is_that_of_the_daemon_that_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key in a folder that no daemon reads would open nothing, and nobody would know why."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    async with api_daemon(tmp_path) as daemon:
+        monkeypatch.setenv("WINDLASS_SERVER", daemon.url)
+        made = await windlass("keys", "create", "ada")
+        assert made.code == 0
+        assert f"state folder: {tmp_path}/state, of the daemon at {daemon.url}" in made.err
+        assert "ada" in (await windlass("keys", "list", STATE, str(tmp_path / "state"))).out
+        monkeypatch.setenv("WINDLASS_STATE", str(tmp_path / "said"))
+        assert (await windlass("keys", "create", "eve")).err.count("state folder") == 0
+    assert (tmp_path / "said/keys.json").exists()
+    monkeypatch.delenv("WINDLASS_STATE")
+    for command in (("keys", "create", "bob"), ("keys", "list"), ("usage",), ("down",)):
+        lost = await windlass(*command)
+        assert lost.code == 1
+        assert "error: there is no state folder .windlass here, and no daemon answers" in lost.err
+    assert list((tmp_path / "elsewhere").iterdir()) == []

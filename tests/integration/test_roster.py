@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from rig.events import condition_event
 from rig.postgres import Postgres, member
 from rig.world import deployment, job, model
 from windlass.agenda import SharedAgenda
@@ -21,7 +22,6 @@ from windlass.store.base import (
     Document,
     LeaseLostError,
     Next,
-    Object,
     Outcome,
     Snapshot,
     StoreError,
@@ -32,11 +32,7 @@ from windlass.store.roster import Roster
 from windlass.workqueue import WorkQueue
 from windlass_adapters.testing.documents import kept_file
 from windlass_schemas import (
-    CONDITION_EVENT,
-    CloudEvent,
-    ConditionData,
     Key,
-    Reason,
     Status,
 )
 
@@ -248,7 +244,9 @@ async def test_a_reader_of_events_passes_none_over(two: Two) -> None:
 
     async def work(store: PostgresStore, name: str) -> None:
         claim = await claimed(store, Key.parse(f"Job/{name}"))
-        events = tuple(_event(claim.object, seq) for seq in (1, 2, 3))
+        events = tuple(
+            condition_event(claim.object.uid, claim.object.key, seq) for seq in (1, 2, 3)
+        )
         await store.commit(claim, Outcome(Status(), events=events))
 
     writing = asyncio.gather(*(work((a, b)[i % 2], name) for i, name in enumerate(names)))
@@ -276,7 +274,10 @@ async def test_a_silent_daemon_s_locks_are_broken(two: Two, postgres: Postgres) 
     assert await taken(b) == [TRAIN]
     claim = await claimed(b)
     async with asyncio.timeout(20):
-        await b.commit(claim, Outcome(Status(), events=(_event(claim.object, 1),)))
+        await b.commit(
+            claim,
+            Outcome(Status(), events=(condition_event(claim.object.uid, claim.object.key, 1),)),
+        )
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
         await stopped.execute("COMMIT")
     stopped.terminate()
@@ -325,29 +326,3 @@ async def test_all_see_who_shares_the_store(two: Two) -> None:
     assert (home.daemon, home.mine, home.alive) == ("a", False, True)
     moved = await roster(b).bind("default/local", "b")
     assert (moved.daemon, moved.mine) == ("b", True)
-
-
-def _event(object_: Object, seq: int) -> CloudEvent:
-    data = ConditionData(
-        uid=object_.uid,
-        seq=seq,
-        generation=1,
-        observed_generation=1,
-        condition="Ready",
-        from_status="Unknown",
-        to_status="False",
-        reason=Reason.PROGRESSING,
-        message="",
-        sync="OutOfSync",
-        health="Progressing",
-        revision="r1",
-        pass_id="p",
-    )
-    return CloudEvent(
-        id=f"{object_.uid}:{seq}",
-        source="/windlass/test",
-        type=CONDITION_EVENT,
-        subject=str(object_.key),
-        time=datetime(2030, 1, 1, tzinfo=UTC),
-        data=data,
-    )

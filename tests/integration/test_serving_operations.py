@@ -72,6 +72,7 @@ class TestCanary:
             assert (view["state"], view["digest"]) == ("Progressing", digest_of_file(old))
             assert view["pending_digest"] == digest_of_file(new)
             assert "is tried as a canary with 50 % of the requests" in str(view["message"])
+            assert f"({CANARY['min_requests']} are needed)" in str(view["message"])
             ones, twos = load.seen[1.0], load.seen[2.0]
             until(lambda: load.seen[2.0] > twos + 5, "it goes on")
             assert load.seen[1.0] > ones, "the old version has its share"

@@ -262,3 +262,5 @@ async def test_an_address_is_pulled_once_for_all(site: Cluster, path: str, tmp_p
         found = await asyncio.gather(*(ran(adapter, job) for job in jobs))
     assert [f.state for f in found] == [State.SUCCEEDED] * 8, found
     assert count.read_text() == "docker://busybox:1\n"
+    (image,) = {each.resolve() for each in site.here(hpc.root).glob("images/*")}
+    assert image.stat().st_nlink == 1 + len(jobs), "each run's folder says that it is in use"

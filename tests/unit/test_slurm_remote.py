@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
+from windlass_adapters.slurm.remote.blobs import blob_path, have, put_blob
+from windlass_adapters.slurm.remote.files import A_DAY
 from windlass_adapters.slurm.remote.logs import log_piece
-from windlass_adapters.slurm.remote.looking import settle, sweep, sweep_programs
+from windlass_adapters.slurm.remote.looking import settle
 from windlass_adapters.slurm.remote.site import Answer, Site
+from windlass_adapters.slurm.remote.staging import stage
+from windlass_adapters.slurm.remote.sweeping import sweep, sweep_contents, sweep_programs
 
 
 @pytest.fixture
@@ -89,13 +96,83 @@ def test_runs_that_ended_long_ago_go_and_what_they_were_submitted_by_goes_after_
             os.utime(path, (time.time() - 1000,) * 2)
 
     settle(str(first))
-    sweep(site, 500)
+    sweep(site, [], 500)
     assert first.exists()
     age()
-    sweep(site, 500)
+    sweep(site, [], 500)
     assert (first.exists(), second.exists(), together.exists()) == (False, True, True)
     settle(str(second))
     age()
-    sweep(site, 500)
+    sweep(site, [], 500)
     assert (second.exists(), together.exists()) == (False, False)
     assert list((tmp_path / "trash").iterdir()) == []
+
+
+def digest_of(data: bytes) -> str:
+    """As files over there are called."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def test_a_file_that_no_run_was_made_of_for_long_goes(tmp_path: Path) -> None:
+    """One that a run's folder has by another name stays, and one that was asked for lately."""
+    site = Site({"root": str(tmp_path), "nonce": "n", "install": "i"})
+    idle, held, asked, fresh = (digest_of(data) for data in (b"1", b"2", b"3", b"4"))
+    for data in (b"1", b"2", b"3", b"4"):
+        put_blob(site, digest_of(data), data)
+    folder = tmp_path / "jobs" / "owner0owner0" / "token000001"
+    run = {"token": folder.name, "files": [["image.sif", held, 0o444, "link"]], "texts": {}}
+    assert stage(site, str(folder), {**run, "array": [], "previous": [], "order": {}}) is None
+    for digest in (idle, held, asked):
+        os.utime(blob_path(site, digest), (time.time() - 1000,) * 2)
+    sweep_contents(site, 5000)
+    assert have(site, {"digests": [idle, held, asked, fresh]}, io.BytesIO()) == {"missing": []}
+
+    for digest in (idle, held, asked):
+        os.utime(blob_path(site, digest), (time.time() - 2 * A_DAY,) * 2)
+    assert have(site, {"digests": [asked]}, io.BytesIO()) == {"missing": []}
+    sweep_contents(site, A_DAY)
+    assert have(site, {"digests": [idle, held, asked, fresh]}, io.BytesIO()) == {"missing": [idle]}
+    shutil.rmtree(folder)
+    os.utime(blob_path(site, held), (time.time() - 2 * A_DAY,) * 2)
+    sweep_contents(site, A_DAY)
+    assert have(site, {"digests": [held, asked]}, io.BytesIO()) == {"missing": [held]}
+
+
+def test_uploads_and_pulls_that_nobody_goes_on_with_go(tmp_path: Path) -> None:
+    """And the name of an image, once its file has gone."""
+    site = Site({"root": str(tmp_path), "nonce": "n", "install": "i"})
+    for name in ("cas/.part-5", "images/part.7.1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"half of a fil")
+    for name in ("trash", "images/part.7.1.cache", "images/00.lock"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "images" / "gone").symlink_to("../cas/sha256/00/00")
+    (tmp_path / "images" / "there").symlink_to("../trash")
+    sweep_contents(site, 500)
+    left = sorted(path.name for path in (tmp_path / "images").iterdir())
+    assert left == ["00.lock", "part.7.1", "part.7.1.cache", "there"]
+    for path in (*(tmp_path / "images").iterdir(), tmp_path / "cas" / ".part-5"):
+        os.utime(path, (time.time() - 1000,) * 2, follow_symlinks=False)
+    sweep_contents(site, 500)
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["there"]
+    assert list((tmp_path / "cas").iterdir()) == []
+
+
+def test_a_file_that_is_swept_while_a_run_is_laid_out_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the folder stays: the next attempt finds it as it was."""
+    site = Site({"root": str(tmp_path), "nonce": "n", "install": "i"})
+    digest = digest_of(b"1")
+    put_blob(site, digest, b"1")
+
+    def swept(path: str, _digest: str) -> bool:
+        Path(path).unlink()
+        return True
+
+    monkeypatch.setattr("windlass_adapters.slurm.remote.staging.usable", swept)
+    folder = tmp_path / "jobs" / "owner0owner0" / "token000001"
+    run = {"token": folder.name, "files": [["in/x", digest, 0o600, "copy"]], "texts": {}}
+    answer = stage(site, str(folder), {**run, "array": [], "previous": [], "order": {}})
+    assert answer == {"missing": [digest]}
+    assert list(folder.parent.iterdir()) == []

@@ -76,20 +76,22 @@ find_runtime() {
     stop 95
 }
 
-# An address is pulled once: into cas/ by its content, under a name made of the address.
+# An address is pulled once: into cas/ by its content, under a name made of the address. Another
+# name of it in the run's folder says that it is in use.
 pull_image() { # pull_image ADDRESS: sets IMAGE
     local root=${JOB%/jobs/*/*} name lock part digest
     name=$root/images/$(printf '%s' "$1" | sha256sum | cut -c1-32)
     lock=$name.lock
     mkdir -p "$root/images"
-    until [ -e "$name" ]; do
+    until [ -e pulled.sif ] || ln -L -- "$name" pulled.sif 2>/dev/null || [ -e "$name" ]; do
         if mkdir "$lock" 2>/dev/null; then
             part=$root/images/part.$ID.$RANDOM
-            export APPTAINER_CACHEDIR=$root/images/cache SINGULARITY_CACHEDIR=$root/images/cache
+            export APPTAINER_CACHEDIR=$part.cache SINGULARITY_CACHEDIR=$part.cache
             if [ -e "$name" ] || { "$RUNTIME" pull "$part" "$1" >>"log/pull$E" 2>&1 && keep_image "$part" "$name"; }; then
+                rm -rf "$part.cache"
                 rmdir "$lock"
             else
-                rm -f "$part"
+                rm -rf "$part" "$part.cache"
                 rmdir "$lock"
                 { echo "windlass: $1 could not be pulled:"; tail -n 5 "log/pull$E"; } >>"$STDERR"
                 stop 94
@@ -100,7 +102,9 @@ pull_image() { # pull_image ADDRESS: sets IMAGE
             sleep 1
         fi
     done
-    IMAGE=$name
+    touch -c -- "$name"
+    IMAGE=$JOB/pulled.sif
+    [ -e "$IMAGE" ] || IMAGE=$name # a disk that makes no second names
 }
 keep_image() { # keep_image FILE NAME
     local digest root=${2%/images/*}

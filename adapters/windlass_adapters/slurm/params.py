@@ -121,7 +121,7 @@ class SlurmParams(Frozen):
     lost_after: Duration = timedelta(minutes=5)
     """How long a run may be neither in the queue nor have left a result."""
     keep: Duration = timedelta(days=7)
-    """How long the folder of a finished run stays on the cluster."""
+    """How long the folder of a finished run, and what no run has any more, stay on the cluster."""
     limits: Limits = Limits()
 
     @model_validator(mode="after")

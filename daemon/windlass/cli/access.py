@@ -8,14 +8,14 @@ from collections import defaultdict
 from pathlib import Path
 
 from windlass.cli.failure import Failure
-from windlass.cli.settings import settings_from
+from windlass.cli.state import state_settings
 from windlass.cli.terminal import Table, note, raw
 from windlass.keys import KeyFile, UnknownKeyError
 from windlass_schemas import DEFAULT_NAMESPACE
 
 
 def _file(state: Path | None) -> KeyFile:
-    return KeyFile(settings_from(state=state).state)
+    return KeyFile(state_settings(state).state)
 
 
 def create(
@@ -80,7 +80,7 @@ def revoke(state: Path | None, name: str) -> None:
 def usage(state: Path | None, as_json: bool) -> None:
     """``windlass usage``: requests by Deployment and key, the most used first."""
     totals: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    root = settings_from(state=state).state
+    root = state_settings(state).state
     for file in sorted(root.glob("targets/*/*/serving/usage.json")):
         for entry in json.loads(file.read_text())["usage"]:
             total = totals[entry["deployment"], entry["key"]]

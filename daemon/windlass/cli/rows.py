@@ -49,7 +49,7 @@ def message_of(view: ObjectView) -> str:
     """What to know about an object, in one line."""
     condition = telling_condition(view)
     said = [condition.message] if condition and condition.message else []
-    if view.faults:
+    if view.faults and not any(view.faults[0] in each for each in said):
         said.append(f"newest document is wrong: {view.faults[0]}")
     if view.conflict:
         said.append(f"also declared by {view.conflict}")

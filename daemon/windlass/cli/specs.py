@@ -14,7 +14,7 @@ from rich.text import Text
 from windlass.checks import adapter_check
 from windlass.cli.failure import ExitCode, Failure, split_hint
 from windlass.cli.naming import kind_of
-from windlass.cli.settings import settings_from
+from windlass.cli.state import state_settings
 from windlass.cli.terminal import note, raw, say, stdout
 from windlass.preview import Preview, Verb, preview
 from windlass.registry import Registry
@@ -97,7 +97,7 @@ def plan(path: Path | None, worktree: bool, state: Path | None, as_json: bool) -
     """``windlass plan``: what would happen; 0 nothing, 2 changes."""
     if path is not None and not path.exists():
         raise Failure(f"there is no {path}", "give a folder with specs, or nothing")
-    settings = settings_from(state=state)
+    settings = state_settings(state, new=True)
     faults: Sequence[Fault] = snapshot_of(path, worktree).faults if path else ()
     for fault in faults:
         note(f"{fault}", "red")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from windlass.cli.failure import Failure
-from windlass.cli.settings import settings_from
+from windlass.cli.state import state_settings
 from windlass.cli.terminal import note, raw
 from windlass_adapters.local.processes import is_alive, send
 from windlass_adapters.local.servers import serving_processes
@@ -19,7 +19,7 @@ _BOUND = 45.0
 
 def down(state: Path | None) -> None:
     """Ask every serving process below the state folder to finish and go, and wait for it."""
-    root = settings_from(state=state).state
+    root = state_settings(state).state
     _refuse_beside_a_daemon(root)
     found = 0
     for folder in sorted(root.glob("targets/*/*/serving")):

@@ -77,18 +77,20 @@ class Keys:
             seen = status.st_mtime_ns, status.st_size, status.st_ino
             if seen == self._seen:
                 return
+            self._seen = seen  # also when it is damaged: nothing but a change can mend that
             old, self._keys = self._keys, _read(self._file)
             for name, key in self._keys.items():
                 if name in old and old[name].hash == key.hash and old[name].rate == key.rate:
                     self._keys[name] = old[name]
                     old[name].expires = key.expires
-            self._seen = seen
             if self._rates is not None:
                 self._rates.keep({key.hash for key in self._keys.values()})
         except FileNotFoundError:
             self._keys, self._seen = {}, None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self._keys, self._seen = {}, None
+            self._keys = {}
+            if isinstance(error, OSError):
+                self._seen = None
             log.error("keys", file=str(self._file), message=f"cannot be read: {error}")  # noqa: TRY400 - the message says it all
 
     def check(self, credential: str | None, object_key: str) -> str | Reply:
@@ -99,6 +101,9 @@ class Keys:
         if not credential:
             return _unauthorised("a key is needed; send it as Authorization: Bearer KEY")
         key = self._known(credential)
+        if key is None:
+            self.refresh()  # whoever has just made a key uses it at once
+            key = self._known(credential)
         if key is None:
             return _unauthorised("this key is unknown, revoked or expired; ask for another")
         _, namespace, name = object_key.split("/", 2)

@@ -61,10 +61,12 @@ class Trial:
     def told(self, version: str, runs: Runs) -> str:
         """How it stands, in a sentence."""
         rollout = self.rollout
+        compared = f", {self.mismatches} otherwise than the old version"
         return (
             f"version {version} is tried as a {rollout.way} with"
-            f" {rollout.weight} % of the requests; {runs.successes} answered,"
-            f" {runs.failures} refused, {self.mismatches} otherwise than the old version"
+            f" {rollout.weight} % of the requests; {runs.successes} answered"
+            f" ({rollout.min_requests} are needed), {runs.failures} refused"
+            f"{compared if rollout.way == 'shadow' else ''}"
         )
 
     def verdict(self, old: Runs, new: Runs, now: float) -> str | Literal[True] | None:

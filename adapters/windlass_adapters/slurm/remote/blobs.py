@@ -6,7 +6,7 @@ import re
 from typing import Any, BinaryIO, List
 
 from windlass_adapters.slurm.remote.abreast import abreast
-from windlass_adapters.slurm.remote.files import make_folder
+from windlass_adapters.slurm.remote.files import A_DAY, age_of, make_folder
 from windlass_adapters.slurm.remote.site import Answer, Refused, Request, Site
 
 SMALL = 256 * 1024
@@ -55,11 +55,21 @@ def usable(path: str, digest: str) -> bool:
     """Whether a file is there, and whole as far as one can tell; a broken one is removed."""
     try:
         if os.path.getsize(path) > SMALL or "sha256:" + file_digest(path) == digest:
-            return True
+            return there(path)
         os.unlink(path)
     except FileNotFoundError:
         pass
     return False
+
+
+def there(path: str) -> bool:
+    """Whether a file is there. Whoever asks needs it, so it stays for a while: see ``sweeping``."""
+    try:
+        if age_of(path) > A_DAY:
+            os.utime(path, None)
+        return os.path.exists(path)
+    except FileNotFoundError:
+        return False
 
 
 def have(site: Site, request: Request, _stream: BinaryIO) -> Answer:
@@ -74,7 +84,7 @@ def have(site: Site, request: Request, _stream: BinaryIO) -> Answer:
             path = site.path("cas", uploaded)
             make_folder(os.path.dirname(target))
             keep_blob(path, "sha256:" + file_digest(path), digest, target)
-        if not os.path.exists(target):
+        if not there(target):
             missing.append(digest)
     return {"missing": missing}
 

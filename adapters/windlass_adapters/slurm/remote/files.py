@@ -4,6 +4,7 @@ import os
 import time
 from typing import List, Optional
 
+A_DAY = 86400.0
 LISTED = 20
 """Names that a message lists at most."""
 

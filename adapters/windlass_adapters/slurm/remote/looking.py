@@ -7,15 +7,7 @@ import time
 from contextlib import suppress
 from typing import BinaryIO, Dict, List, NamedTuple, Optional, Tuple
 
-from windlass_adapters.slurm.remote.files import (
-    LISTED,
-    age_of,
-    listing,
-    made_at,
-    read,
-    throw_away,
-    write,
-)
+from windlass_adapters.slurm.remote.files import LISTED, listing, made_at, write
 from windlass_adapters.slurm.remote.records import (
     by_name,
     record_of,
@@ -32,9 +24,9 @@ from windlass_adapters.slurm.remote.site import (
     Row,
     Site,
 )
+from windlass_adapters.slurm.remote.sweeping import sweep
 
 SACCT_FIELDS = "JobID,State,ExitCode,Submit,NodeList,JobName"
-A_DAY = 86400.0
 
 
 def look(site: Site, request: Request, _stream: BinaryIO) -> Answer:
@@ -82,8 +74,7 @@ def look(site: Site, request: Request, _stream: BinaryIO) -> Answer:
     if request["accounting"]:
         answer["accounting"] = account(site, asked, records, named)
     if request.get("sweep") is not None:
-        sweep(site, request["sweep"])
-        sweep_programs(site, request["used"], max(request["sweep"], A_DAY))
+        sweep(site, request["used"], request["sweep"])
     return answer
 
 
@@ -162,42 +153,3 @@ def settle(folder: str) -> None:
     shutil.rmtree(os.path.join(folder, "packed"), ignore_errors=True)
     with suppress(OSError):
         write(os.path.join(folder, "fetched"), b"")
-
-
-def sweep(site: Site, older: float) -> None:
-    """Remove what was thrown away, and the folders of runs that ended long ago; a few at a time.
-
-    What runs were submitted together goes after the last of them.
-    """
-    until = time.time() + 5.0
-    for tag in listing(site.path("jobs")):
-        for token in listing(site.path("jobs", tag)):
-            folder = site.path("jobs", tag, token)
-            ended = os.path.join(folder, "fetched")
-            if os.path.exists(ended) and age_of(ended) > older:
-                throw_away(folder, site.path("trash"))
-    for name in listing(site.path("maps")):
-        folder = site.path("maps", name)
-        runs = (read(os.path.join(folder, "map"), 1 << 24) or "").splitlines()
-        if age_of(folder) > older and not any(map(os.path.exists, runs)):
-            throw_away(folder, site.path("trash"))
-    for name in listing(site.path("trash")):
-        if time.time() < until:
-            shutil.rmtree(site.path("trash", name), ignore_errors=True)
-
-
-def sweep_programs(site: Site, used: List[str], older: float) -> None:
-    """Remove programs of other versions that no daemon has said to use for long.
-
-    Nothing that was submitted needs them: Slurm keeps a copy of a job's script.
-    """
-    for name in used:
-        with suppress(OSError):
-            os.utime(site.path("bin", name), None)
-    for name in listing(site.path("bin")):
-        path = site.path("bin", name)
-        if name not in used and age_of(path) > older:
-            if os.path.isdir(path):
-                throw_away(path, site.path("trash"))
-            else:
-                os.unlink(path)

@@ -29,7 +29,11 @@ def stage(site: Site, folder: str, run: Request) -> Optional[Answer]:
     for name in ("", "work", "log", *(["template"] if run["array"] else [])):
         os.mkdir(os.path.join(staging, name), 0o700)
     for path, digest, mode, how in run["files"]:
-        place(blob_path(site, digest), os.path.join(staging, path), mode, how)
+        try:
+            place(blob_path(site, digest), os.path.join(staging, path), mode, how)
+        except FileNotFoundError:  # swept since it was looked at
+            shutil.rmtree(staging, ignore_errors=True)
+            return {"missing": [digest]}
     for path, text in run["texts"].items():
         target = os.path.join(staging, path)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
