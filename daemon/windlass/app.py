@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from windlass import log
+from windlass.api.listening import PortUnavailableError, answer, bind
 from windlass.api.runtime import Check, Runtime
-from windlass.api.server import PortUnavailableError, bind, create_app, serve
 from windlass.bus.base import Bus
 from windlass.bus.local import LocalBus
 from windlass.checks import adapter_check
@@ -42,6 +42,7 @@ from windlass.settings import Settings
 from windlass.sources.base import Source, SourceUnavailableError
 from windlass.sources.messages import MessageReader, Trust
 from windlass.sources.opening import open_source
+from windlass.sources.readcache import ReadCache
 from windlass.store.base import LeaseLostError, Object, Store, StoreError
 from windlass.store.inbox import Inbox
 from windlass.store.lock import FolderLock
@@ -203,7 +204,7 @@ def run(path: Path | None, worktree: bool, settings: Settings) -> int:
     sys.setswitchinterval(TURN)
     log.configure(sys.stderr, json=not sys.stderr.isatty())
     try:
-        asyncio.run(_run(path, worktree, settings))
+        asyncio.run(live(path, worktree, settings))
     except (StoreError, SourceUnavailableError, PortUnavailableError) as error:
         raise StartError(str(error)) from error
     except BaseExceptionGroup as group:
@@ -221,7 +222,8 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def _run(path: Path | None, worktree: bool, settings: Settings) -> None:
+async def live(path: Path | None, worktree: bool, settings: Settings) -> None:
+    """Be a daemon until a signal asks to stop."""
     settings = settings.model_copy(update={"state": settings.state.absolute()})
     async with AsyncExitStack() as stack:
         stack.enter_context(FolderLock(settings.state / LOCK))
@@ -241,7 +243,7 @@ async def _compose(path: Path | None, worktree: bool, settings: Settings) -> Asy
     keep, check = artifacts.put_stream, adapter_check(registry)
     sources: list[Source] = []
     if path is not None:
-        cache = settings.state / READ
+        cache = ReadCache(settings.state / READ, registry.code())
         sources.append(
             await open_source(path, worktree=worktree, keep=keep, check=check, cache=cache)
         )
@@ -269,7 +271,8 @@ async def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) ->
     api_stop = asyncio.Event()
     with _signals(stop):
         async with asyncio.TaskGroup() as group:
-            group.create_task(serve(create_app(daemon), listener, api_stop))
+            news = daemon.controller.news_first()
+            group.create_task(answer(daemon, listener, news, api_stop))
             group.create_task(daemon.orphans.run(api_stop))
             links = group.create_task(daemon.links.run_outward()) if daemon.links else None
             try:

@@ -123,6 +123,15 @@ class Controller:
         """A key has another owner now: what that one declares comes into force."""
         await self._declarations.take_again(to)
 
+    async def news_first(self) -> None:
+        """At a start, the sources get a moment to say what is new, and that another one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SOURCES_FIRST):
+                await self.following.all_heard.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(NEWS_FIRST):
+                await self.queue.quiet.wait()
+
     async def hear(self, messages: Sequence[SpecMessage]) -> Sequence[Receipt]:
         """Take over what messages declare; durable on return."""
         receipts = await self._declarations.hear(messages)
@@ -145,14 +154,9 @@ class Controller:
     async def _look_at_all(self) -> None:
         """Everything that is declared is looked at once at a start.
 
-        What is newly declared goes first: the sources get a moment to say what that is.
+        What is newly declared goes first.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SOURCES_FIRST):
-                await self.following.all_heard.wait()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(NEWS_FIRST):
-                await self.queue.quiet.wait()
+        await self.news_first()
         while True:
             try:
                 found = await self._store.placed()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
@@ -41,6 +44,17 @@ class Registry:
             reason=Reason.ADAPTER_NOT_FOUND,
         )
 
+    def code(self) -> str:
+        """Digest of the code of all that are installed: other code may check otherwise."""
+        names = {kind.__module__ for kind in (self._given or {}).values()}
+        if self._given is None:
+            names = {point.module for point in entry_points(group=GROUP)}
+        hasher = hashlib.sha256()
+        for package in sorted({name.partition(".")[0] for name in names}):
+            for file in _files(package):
+                hasher.update(file.read_bytes())
+        return hasher.hexdigest()
+
     def _load(self, name: str, load: object) -> type[Adapter]:
         assert callable(load)
         try:
@@ -53,6 +67,20 @@ class Registry:
             ) from error
         self._loaded[name] = loaded
         return loaded
+
+
+def _files(package: str) -> Iterable[Path]:
+    """The Python files of a package, or of a module that is one file."""
+    try:
+        found = find_spec(package)
+    except ValueError:  # a module that was not imported from anywhere
+        found = None
+    if found is None:
+        return []
+    folders = found.submodule_search_locations
+    if folders is None:
+        return [Path(found.origin)] if found.origin and Path(found.origin).is_file() else []
+    return sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
 
 
 def check_fields(model: type[BaseModel], values: Mapping[str, JsonValue], field: str) -> BaseModel:

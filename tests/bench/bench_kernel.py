@@ -14,25 +14,29 @@ import logging
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from unittest.mock import patch
 
 import structlog
 
 from bench.plot import Series, plot
 from gitrepo import GitRepo
-from rig.fleet import FixedSource, Fleet, FleetBackend, fleet
-from windlass.app import GARBAGE, TURN
+from rig.fleet import FixedSource, Fleet, FleetBackend, fleet, fleet_adapter
+from windlass.app import GARBAGE, TURN, live
 from windlass.checks import adapter_check
 from windlass.priority import Priority
 from windlass.registry import Registry
+from windlass.settings import Settings
 from windlass.sources.base import Source
 from windlass.sources.namedfiles import hash_only
 from windlass.sources.opening import open_source
+from windlass.sources.readcache import ReadCache
 from windlass.store.base import Snapshot
 from windlass_adapters.testing.documents import document
 from windlass_schemas import Key
@@ -163,13 +167,13 @@ def write_spec(repository: GitRepo, number: int, version: int) -> None:
     repository.write(f"{number % 100:02}/{name}.yaml", text)
 
 
-async def follow(folder: Path) -> Source:
+async def follow(folder: Path, registry: Registry) -> Source:
     return await open_source(
         folder,
         worktree=False,
         keep=hash_only,
-        check=adapter_check(Registry()),
-        cache=folder.parent / "read.db",
+        check=adapter_check(registry),
+        cache=ReadCache(folder.parent / "read.db", registry.code()),
     )
 
 
@@ -179,7 +183,8 @@ async def commits(folder: Path, count: int, edits: int) -> Found:
     await asyncio.to_thread(write_specs, repository, count)
     backend = FleetBackend()
     delays, readies, touched = [], [], set[int]()
-    async with fleet(folder, await follow(repository.path), backend) as kernel:
+    source = await follow(repository.path, Registry({"local": fleet_adapter(backend)}))
+    async with fleet(folder, source, backend) as kernel:
         await kernel.until(lambda: kernel.ready() >= count, "all Ready")
         await kernel.idle()
         for edit in range(1, edits + 1):
@@ -210,11 +215,18 @@ async def commits(folder: Path, count: int, edits: int) -> Found:
 
 
 async def restart(folder: Path) -> Found:
-    """A new process on what an earlier one has left: when the edit has reached the backend."""
+    """A whole daemon on what an earlier process has left: when the edit has reached the backend."""
     backend = FleetBackend(held=pickle.loads((folder / HELD).read_bytes()))
-    async with fleet(folder, await follow(folder / "specs"), backend) as kernel:
-        await kernel.until(lambda: backend.calls["apply"] > 0, "the edit is sent")
+    registry = Registry({"local": fleet_adapter(backend)})
+    settings = Settings(state=folder, api_port=0)
+    with patch("windlass.app.Registry", lambda: registry):
+        daemon = asyncio.create_task(live(folder / "specs", False, settings))
+        async with asyncio.timeout(120):
+            while not backend.calls["apply"] and not daemon.done():
+                await asyncio.sleep(0.005)
         served = time.time()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await daemon
     return {"served": served}
 
 

@@ -34,6 +34,7 @@ from windlass.store.base import (
     StoreError,
     SuspendObject,
     SyncObject,
+    Written,
 )
 from windlass.store.lock import FolderLock
 from windlass.store.postgres import PostgresStore
@@ -110,7 +111,7 @@ async def test_of_a_set_that_says_nearly_the_same_only_the_rest_is_taken(store: 
     assert (await store.apply(snapshot(*reversed(jobs), revision="r2"), NOW)).changed == ()
     name = '"name":"j3"'
     text = jobs[3].canonical.replace(name, f'"labels":{{"x":"y"}},{name}')
-    labelled = replace(jobs[3], text=text)
+    labelled = replace(jobs[3], declares=Written(jobs[3].key, text))
     moved, edited = replace(jobs[4], line=9), job("j5", params={"c": 2})
     said = [*jobs[:3], labelled, moved, edited, *jobs[6:]]
     applied = await store.apply(snapshot(*said, revision="r3"), NOW)

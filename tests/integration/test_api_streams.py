@@ -13,7 +13,8 @@ import pytest
 
 from rig.api_daemon import ApiDaemon, TalkingAdapter, api_daemon, deployment, job, record, until
 from windlass.api.events import end_of_log
-from windlass.api.server import PortUnavailableError, bind, create_app, serve
+from windlass.api.listening import PortUnavailableError, answer, bind
+from windlass.api.server import create_app, serve
 from windlass_schemas import CloudEvent, Key, Reason
 
 
@@ -167,6 +168,34 @@ def test_a_port_in_use_is_said_in_words() -> None:
         bind("host.invalid", 0)
     with pytest.raises(PortUnavailableError, match=r"192\.0\.2\.1"):
         bind("192.0.2.1", 0)
+
+
+async def test_whoever_comes_before_the_news_is_answered_after_it(
+    daemon: ApiDaemon,
+) -> None:
+    listener, stop, news = bind("127.0.0.1", 0), asyncio.Event(), asyncio.Event()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    async def wait() -> None:
+        await news.wait()
+
+    answering = asyncio.create_task(answer(daemon, listener, wait(), stop))
+    async with httpx.AsyncClient() as client:
+        asking = asyncio.create_task(client.get(f"{url}/healthz"))
+        await asyncio.sleep(0.1)
+        assert not asking.done()
+        news.set()
+        assert (await asking).status_code == 200
+    stop.set()
+    await answering
+
+
+async def test_a_daemon_that_stops_before_the_news_answers_nobody(daemon: ApiDaemon) -> None:
+    listener, stop = bind("127.0.0.1", 0), asyncio.Event()
+    stop.set()
+    async with asyncio.timeout(1):
+        await answer(daemon, listener, asyncio.sleep(60), stop)
+    assert listener.fileno() == -1
 
 
 async def test_a_foreign_page_cannot_change_anything(

@@ -54,6 +54,21 @@ async def test_a_client_command_loads_neither_server_nor_runtime(words: list[str
     assert ended == 0, err
 
 
+async def test_a_daemon_begins_before_its_server_is_loaded() -> None:
+    """An edit that waits at a start waits neither for the API nor for adapters that nobody uses."""
+    code = (
+        "import sys\n"
+        "import windlass.app\n"
+        "late = {'fastapi', 'uvicorn', 'aio_pika', 'asyncpg', 'asyncssh', 'botocore', 'numpy'}\n"
+        "sys.exit(', '.join(sorted(late & set(sys.modules))) or 0)\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    ended, err = await _end(process)
+    assert ended == 0, err
+
+
 async def test_watching_shows_each_change_until_it_is_stopped(daemon: ApiDaemon) -> None:
     """Ctrl-C is quiet: nothing on stderr, exit code 130."""
     process = await start("get", "-w", "--server", daemon.url)

@@ -92,7 +92,7 @@ def _ours(cloud: Cloud, document: Document) -> Document:
     if not isinstance(document.resource, Target):
         return document
     params: dict[str, JsonValue] = {**document.resource.spec.params, **cloud.target_params()}
-    return replace(document, resource=cloud.target(**params).resource, text="")
+    return replace(document, declares=cloud.target(**params).resource)
 
 
 async def _with_this_machine(cloud: Cloud) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ import httpx
 import pytest
 from pydantic import JsonValue
 
+from rig.certificates import make_certificates
 from rig.local import PATIENCE, LocalTarget, create_of, end_serving, gone, lives, look, until
 from rig.onnx_models import constant
 from windlass_adapters.base import (
@@ -276,6 +278,36 @@ async def test_what_changes_on_the_target_is_said_and_several_processes_answer_a
         assert asking.answers
     else:
         assert "nobody answers requests meanwhile" in str(refused.value)
+
+
+async def test_another_certificate_is_taken_and_one_that_cannot_be_used_is_refused_in_time(
+    target: LocalTarget,
+) -> None:
+    """What serves is not ended for one that could not serve."""
+    first, second = (make_certificates(target.root / name) for name in ("first", "second"))
+    missing = str(target.root / "missing.pem")
+    desired = deployment(target, 8.0)
+    target.params["tls"] = {"certificate": str(first.certificate), "key": str(first.key)}
+    async with target.adapter() as adapter:
+        before = await served(adapter, desired)
+    assert str(before.url).startswith("https://")
+    pid = serving_pid(target)
+    target.params["tls"] = {"certificate": missing, "key": str(first.key)}
+    async with target.adapter() as adapter:
+        with pytest.raises(WaitingError, match=f"cannot use {missing} .*mend params.tls") as error:
+            await adapter.apply(desired.owner, create_of(adapter, desired))
+        assert error.value.reason is Reason.BACKEND_REFUSED
+    assert serving_pid(target) == pid
+    assert lives(pid)
+    target.params["tls"] = {"certificate": str(second.certificate), "key": str(second.key)}
+    async with target.adapter() as adapter:
+        with pytest.raises(WaitingError, match=r"params\.tls\.certificate of the Target"):
+            await adapter.apply(desired.owner, create_of(adapter, desired))
+        after = await served(adapter, desired)
+    trust = ssl.create_default_context(cafile=str(second.authority))
+    async with httpx.AsyncClient(verify=trust) as client:
+        answer = await client.post(str(after.url), content=REQUEST, headers=JSON)
+    assert answer.status_code == 200
 
 
 class Asking:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import ssl
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from rig import onnx_models
+from rig.certificates import Certificates, make_certificates
 from rig.serving import Serving, tensor, until
 from windlass.keys import KeyFile, UnknownKeyError
 
@@ -251,3 +253,42 @@ class TestTls:
         assert done.returncode == 1
         assert "mend params.tls" in done.stderr
         assert "Traceback" not in done.stderr
+
+    def test_a_renewed_certificate_holds_from_the_next_connection_on(self, tmp_path: Path) -> None:
+        """Half a renewal changes nothing, and nobody who is connected notices anything."""
+        first, second = (make_certificates(tmp_path / name) for name in ("first", "second"))
+        chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+        shutil.copy(first.certificate, chain)
+        shutil.copy(first.key, key)
+        arguments = ("--grpc-port", "0", "--tls", str(chain), str(key))
+        with Serving(tmp_path / "state", 0, *arguments) as serving:
+            serving.deploy("m", onnx_models.identity(tmp_path / "m.onnx"))
+            url = f"https://127.0.0.1:{serving.port}/v2/models/m/infer"
+            grpc_place = f"localhost:{serving.announcement['grpc_port']}"
+
+            def answers(made: Certificates) -> bool:
+                trust = ssl.create_default_context(cafile=str(made.authority))
+                try:
+                    return httpx.post(url, json=ROW, verify=trust, timeout=20).status_code == 200
+                except httpx.ConnectError:
+                    return False
+
+            trust = ssl.create_default_context(cafile=str(first.authority))
+            with httpx.Client(verify=trust) as connected:
+                assert connected.post(url, json=ROW).status_code == 200
+                shutil.copy(second.certificate, chain)
+                until(lambda: "certificate not renewed" in serving.log(), "half is seen")
+                assert answers(first)
+                shutil.copy(second.key, key)
+                until(lambda: answers(second), "the new one holds")
+                assert not answers(first)
+                assert connected.post(url, json=ROW).status_code == 200
+            for made, known in ((second, True), (first, False)):
+                secrets = grpc.ssl_channel_credentials(made.authority.read_bytes())
+                with grpc.secure_channel(grpc_place, secrets) as channel:
+                    ready = grpc.channel_ready_future(channel)
+                    if known:
+                        ready.result(20)
+                    else:
+                        with pytest.raises(grpc.FutureTimeoutError):
+                            ready.result(1)

@@ -15,8 +15,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, JsonValue
 
+from windlass.api.listening import bind
 from windlass.api.runtime import Check, Runtime
-from windlass.api.server import bind, create_app, serve
+from windlass.api.server import create_app, serve
 from windlass.clock import utc_now
 from windlass.metrics import Metrics
 from windlass.orphans import Orphans

@@ -16,6 +16,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import BaseModel
+
 from windlass.bus.local import LocalBus
 from windlass.controller import Controller
 from windlass.metrics import Metrics
@@ -66,9 +68,16 @@ class FleetBackend:
             await asyncio.sleep(self.latency)
 
 
+class _LocalFields(BaseModel):
+    """What a daemon gives the Target that is built in, whose place the fleet takes."""
+
+    port: int = 0
+
+
 class FleetAdapter(MemoryAdapter):
     """The memory adapter on a backend that can be large: everything in it is found by its owner."""
 
+    params_model = _LocalFields
     fleet: ClassVar[FleetBackend]
 
     async def observe_many(

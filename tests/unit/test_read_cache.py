@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,10 +14,22 @@ from gitrepo import GitRepo
 from specs_text import Keeper, job
 from windlass.sources import readcache
 from windlass.sources.gittree import Blobs, GitTree, Listings
-from windlass.sources.loader import Loaded, Loader
+from windlass.sources.loader import Loaded, Loader, Lookup
 from windlass.sources.opening import open_source
 from windlass.sources.readcache import ReadCache
 from windlass.store.base import Snapshot
+from windlass_schemas import Resource
+
+TARGET = """\
+apiVersion: windlass/v1
+kind: Target
+metadata:
+  name: local
+spec:
+  adapter: local
+  params:
+    port: {port}
+"""
 
 
 @pytest.fixture
@@ -59,6 +71,66 @@ def test_only_what_has_changed_is_parsed(repo: GitRepo) -> None:
     assert parsed == 1
     assert [d.key.name for d in loaded.documents] == ["a", "b", "c"]
     assert read(repo)[1] == 0
+
+
+class Checker:
+    """A check that finds nothing wrong but with one, and notes what it was asked."""
+
+    def __init__(self, refuses: str = "") -> None:
+        self.asked: list[str] = []
+        self._refuses = refuses
+
+    def __call__(self, resource: Resource, _lookup: Lookup) -> Iterator[tuple[str, str]]:
+        self.asked.append(resource.metadata.name)
+        if resource.metadata.name == self._refuses:
+            yield "spec", "is not liked"
+
+
+def checked(repo: GitRepo, check: Checker, code: str = "") -> tuple[list[str], list[str]]:
+    """A new loader checks HEAD: what it asked about, and what it has refused."""
+    check.asked.clear()
+    loader = Loader(Keeper(), check, cache=ReadCache(repo.path.parent / "read.db", code))
+    listing = repo.git("ls-tree", "-r", "-z", "--full-tree", "HEAD").encode()
+    blobs = Blobs(repo.path)
+    try:
+        loaded = loader.load(GitTree(Listings().read(listing), blobs))
+        loader.remember()
+    finally:
+        blobs.close()
+    return check.asked, [str(fault.key) for fault in loaded.faults]
+
+
+def test_what_was_good_is_not_checked_again_and_what_was_not_is(repo: GitRepo) -> None:
+    check = Checker(refuses="c")
+    assert checked(repo, check) == (["a", "b", "c"], ["Job/default/c"])
+    assert checked(repo, check) == (["b", "c"], ["Job/default/c"])  # they share a file
+    repo.write("a.yaml", job("a", "command: [y]"))
+    repo.commit()
+    assert checked(repo, check) == (["a", "b", "c"], ["Job/default/c"])
+    assert checked(repo, Checker()) == (["b", "c"], [])
+    assert checked(repo, Checker()) == ([], [])
+
+
+def test_other_targets_and_other_code_check_everything_anew(repo: GitRepo) -> None:
+    repo.write("t.yaml", TARGET.format(port=1))
+    repo.commit()
+    everything = ["a", "b", "c", "local"]
+    assert checked(repo, Checker(), "code") == (everything, [])
+    assert checked(repo, Checker(), "code") == ([], [])
+    repo.write("t.yaml", TARGET.format(port=2))
+    repo.commit()
+    assert checked(repo, Checker(), "code") == (everything, [])
+    assert checked(repo, Checker(), "other") == (everything, [])
+    assert checked(repo, Checker(), "other") == ([], [])
+
+
+def test_a_row_that_is_not_what_was_written_is_not_believed(repo: GitRepo) -> None:
+    first, _ = read(repo)
+    with closing(sqlite3.connect(repo.path.parent / "read.db")) as connection, connection:
+        changed = "UPDATE read SET specs = replace(specs, 'command', 'commend')"
+        assert connection.execute(changed).rowcount == 2
+    again, parsed = read(repo)
+    assert (again, parsed) == (first, 2)
 
 
 def test_a_file_that_is_gone_is_forgotten(repo: GitRepo) -> None:
@@ -133,7 +205,7 @@ def test_a_folder_that_takes_no_file_costs_time_and_nothing_else(repo: GitRepo) 
 
 async def test_what_was_read_is_kept_after_it_was_handed_over(repo: GitRepo) -> None:
     file = repo.path.parent / "read.db"
-    source = await open_source(repo.path, worktree=False, keep=Keeper(), cache=file)
+    source = await open_source(repo.path, worktree=False, keep=Keeper(), cache=ReadCache(file))
     handed = source.snapshots()
     first = await anext(handed)
     assert isinstance(first, Snapshot)

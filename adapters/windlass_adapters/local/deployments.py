@@ -262,6 +262,9 @@ class Deployments:
                 if not changed:
                     await asyncio.to_thread(self._server.forget_refusal)
                     return live
+                if trouble := await asyncio.to_thread(self._server.trouble):
+                    text = f"{trouble}; what serves now serves on"
+                    raise WaitingError(text, reason=Reason.BACKEND_REFUSED)
                 await asyncio.to_thread(self._server.stop, live)
                 names = ", ".join(f"params.{name}" for name in sorted(changed))
                 gap = "requests are answered all the time"

@@ -6,6 +6,7 @@ One for each Target, in ``serving/``. It outlives the daemon. All methods are bl
 from __future__ import annotations
 
 import signal
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from windlass_schemas import Reason
 
 LAUNCHER_MODULE = "windlass_adapters.local.launcher"
 SERVING_MODULE = "windlass.serving"
-_OF_SUPERVISORS = frozenset({"processes", "memory", "accessLog", "idle"})
+_OF_SUPERVISORS = frozenset({"processes", "memory", "accessLog", "idle", "tls.certificate"})
 """Params that workers can follow one after the other, each replaced by one that does."""
 
 
@@ -36,7 +37,8 @@ class Listening(BaseModel):
     port: int
     grpc_port: int | None = None
     memory: int | None = None
-    tls: bool = False
+    tls: tuple[str, str] | None = None
+    """Files of certificate and key."""
     access_log: float = 0.0
     processes: int = 1
     idle: float | None = None
@@ -99,7 +101,9 @@ class Server:
             "port": params.port in (0, listening.port),
             "grpcPort": grpc and params.grpc_port in (None, 0, listening.grpc_port),
             "memory": listening.memory == params.memory_bytes,
-            "tls": listening.tls == (params.tls is not None),
+            "tls": (listening.tls is None) == (params.tls is None),
+            "tls.certificate": None in (listening.tls, params.tls)
+            or listening.tls == self._certificate(),
             "accessLog": listening.access_log == params.access_log,
             "processes": listening.processes == params.processes,
             "idle": listening.idle == params.idle.total_seconds(),
@@ -122,6 +126,23 @@ class Server:
             except TimeoutError as timeout:
                 raise AmbiguousError(str(timeout)) from None
 
+    def _certificate(self) -> tuple[str, str] | None:
+        """The files of certificate and key that the Target asks for."""
+        if (tls := self._params.tls) is None:
+            return None
+        return str(Path(tls.certificate).absolute()), str(Path(tls.key).absolute())
+
+    def trouble(self) -> str | None:
+        """Why a process that serves as the Target asks for could not start, as far as one sees."""
+        if (files := self._certificate()) is None:
+            return None
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(*files)
+        except (OSError, ssl.SSLError) as error:
+            text = f"cannot use {files[0]} with {files[1]}: {error.strerror or error}"
+            return f"{text}; mend params.tls"
+        return None
+
     def _place(self) -> list[str]:
         params = self._params
         flags = ["--host", params.host, "--port", str(params.port)]
@@ -129,9 +150,8 @@ class Server:
         flags += ["--processes", str(params.processes)]
         if params.grpc_port is not None:
             flags += ["--grpc-port", str(params.grpc_port)]
-        if params.tls is not None:
-            paths = (params.tls.certificate, params.tls.key)
-            flags += ["--tls", *(str(Path(path).absolute()) for path in paths)]
+        if (files := self._certificate()) is not None:
+            flags += ["--tls", *files]
         if params.access_log:
             flags += ["--access-log", str(params.access_log)]
         if params.memory_bytes is not None:

@@ -1,13 +1,12 @@
-"""The API as a part of the daemon: bound before anything starts, stopped without being killed.
+"""The API as a part of the daemon, beside the eight hops: stopped without being killed.
 
-``create_app`` puts the routes together; ``bind`` takes the port or says who should give way;
-``serve`` runs inside the daemon's TaskGroup until ``stop`` is set.
+``create_app`` puts the routes together; ``serve`` runs inside the daemon's TaskGroup until ``stop``
+is set, on the port of ``listening.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +21,6 @@ from windlass.api.runtime import Runtime
 
 _GRACE = 3
 """Seconds that requests under way get at a stop. Live responses end at once by themselves."""
-
-
-class PortUnavailableError(Exception):
-    """The API cannot listen there. The message says why and what to do."""
 
 
 def create_app(runtime: Runtime) -> FastAPI:
@@ -48,37 +43,6 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.include_router(leftovers.routes(runtime))
     app.add_middleware(Guard, host=runtime.settings.api_host)
     return app
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises PortUnavailableError."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise PortUnavailableError(
-            f"{host!r} is no address of this machine ({error.strerror});"
-            " set WINDLASS_API_HOST to 127.0.0.1"
-        ) from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortUnavailableError(
-                f"port {port} on {host} is in use by another program; stop it, or take another"
-                " port with --api-port (0 takes a free one)"
-            ) from error
-        raise PortUnavailableError(
-            f"cannot listen on {host} port {port} ({error.strerror}); take another port with"
-            " --api-port (0 takes a free one)"
-        ) from error
-    return listener
 
 
 class _Server(uvicorn.Server):

@@ -23,7 +23,8 @@ from pathlib import Path
 
 import structlog
 
-from windlass.serving.process import Certificate, Folder, Lead, Place, StartError
+from windlass.serving.certificate import Certificate
+from windlass.serving.process import Folder, Lead, Place, StartError
 from windlass.serving.turns import take_short_turns
 
 _COLLECT_AFTER = 20_000

@@ -11,10 +11,13 @@ import fcntl
 import json
 import os
 import socket
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from windlass.serving.certificate import Certificate
 
 BACKLOG = 2048
 STOP_GRACE = 30
@@ -23,6 +26,8 @@ EXIT_FAILED = 1
 EXIT_CANNOT_WRITE = 73
 EXIT_ALREADY_RUNS = 75
 EXIT_PORT_IN_USE = 98
+
+Said = float | list[str] | None
 
 
 class StartError(Exception):
@@ -89,7 +94,7 @@ class Folder:
             os.close(lock)
         return False
 
-    def announce(self, host: str, port: int, version: str, **more: float | None) -> None:
+    def announce(self, host: str, port: int, version: str, **more: Said) -> None:
         """Say in ``serving.json`` that this process listens, and where. Raises StartError."""
         document = {
             "pid": os.getpid(),
@@ -168,24 +173,6 @@ def port_in_use(host: str, port: int, setting: str) -> StartError:
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """What TLS needs: two files in PEM."""
-
-    chain: Path
-    key: Path
-
-    def context(self) -> ssl.SSLContext:
-        """For sockets. Raises StartError."""
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        try:
-            context.load_cert_chain(self.chain, self.key)
-        except (OSError, ssl.SSLError) as error:
-            text = f"cannot use {self.chain} with {self.key}: {error.strerror or error}"
-            raise StartError(f"{text}; mend params.tls", EXIT_FAILED, "BackendRefused") from None
-        return context
-
-
-@dataclass(frozen=True)
 class Place:
     """Where clients call."""
 
@@ -211,11 +198,16 @@ class Place:
     lead: Lead | None = None
     """Of a worker: what it has from its supervisor."""
 
-    def said(self, grpc_port: int | None) -> dict[str, float | None]:
+    def said(self, grpc_port: int | None) -> dict[str, Said]:
         """What else ``serving.json`` says, for the adapter to compare with the Target."""
-        asked = {"grpc_port": grpc_port, "memory": self.memory, "tls": self.tls is not None}
-        rest = {"access_log": self.logged, "idle": self.idle, "processes": self.processes}
-        return {**asked, **rest}
+        return {
+            "grpc_port": grpc_port,
+            "memory": self.memory,
+            "tls": [str(self.tls.chain), str(self.tls.key)] if self.tls is not None else None,
+            "access_log": self.logged,
+            "idle": self.idle,
+            "processes": self.processes,
+        }
 
 
 @dataclass(frozen=True)

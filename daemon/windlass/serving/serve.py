@@ -20,6 +20,7 @@ import structlog
 from windlass.bus.address import Address
 from windlass.serving.access import LOOK, Keys
 from windlass.serving.admin import Admin, HttpServer
+from windlass.serving.certificate import Renewed
 from windlass.serving.deployments import Deployments
 from windlass.serving.front import Front
 from windlass.serving.http import Limits
@@ -47,7 +48,7 @@ log = structlog.get_logger()
 async def serve(folder: Folder, place: Place, version: str) -> None:
     """Listen, announce, and serve until a signal comes. Raises StartError."""
     stop = stopping_by_signals()
-    tls = place.tls.context() if place.tls is not None else None
+    tls = Renewed(place.tls) if place.tls is not None else None
     lead = place.lead
     shared = lead is not None
     public = socket.socket(fileno=lead.http) if lead else public_socket(place.host, place.port)
@@ -67,7 +68,8 @@ async def serve(folder: Folder, place: Place, version: str) -> None:
         metrics.watch(deployments.all, inference.strangers, usage)
         whole = _whole(place, metrics)
         front = Front(inference, Pages(inference, metrics, version, whole), metrics, limits)
-        listener = Listener(front, limits, public, tls, shared=shared)
+        context = tls.context if tls is not None else None
+        listener = Listener(front, limits, public, context, shared=shared)
         led = _led(deployments, metrics, listener, relays, stop.set) if shared else None
         orders = Admin(deployments, version, stop.set, led.routes() if led is not None else ())
         admin = HttpServer(orders.app, private)
@@ -92,7 +94,7 @@ async def serve(folder: Folder, place: Place, version: str) -> None:
 
                 calls = Calls(inference, metrics, version, whole)
                 path = reachable(folder.path / "grpc.sock") if shared else None
-                server = GrpcServer(calls, place, limits, path)
+                server = GrpcServer(calls, place, limits, tls, path)
                 await open_ports.enter_async_context(server)
                 grpc_port = place.grpc_port if shared else server.port
                 if lead is not None and lead.grpc is not None and path is not None:
@@ -114,6 +116,8 @@ async def serve(folder: Folder, place: Place, version: str) -> None:
                 tasks.create_task(again_and_again(WRITE, usage.write)),
                 tasks.create_task(again_and_again(1.0, end_if_idle)),
             ]
+            if tls is not None:
+                again.append(tasks.create_task(again_and_again(LOOK, tls.refresh)))
             bus = _bus(inference)
             answering = tasks.create_task(bus.run()) if bus is not None else None
             await stop.wait()

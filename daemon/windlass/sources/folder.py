@@ -18,7 +18,7 @@ from windlass.sources.loader import Loaded, Loader, Survey
 from windlass.sources.tree import TreeChangedError
 from windlass.sources.watch import Watch
 from windlass.store.base import Snapshot
-from windlass_schemas import Key, key_of
+from windlass_schemas import Key
 
 RESCAN = 30.0
 """Seconds between scans that nothing asked for."""
@@ -143,7 +143,7 @@ class FolderSource(Source):
 
 def _keys(loaded: Loaded) -> frozenset[Key]:
     """Objects that the set speaks of, faulty ones too."""
-    good = {key_of(document.resource) for document in loaded.documents}
+    good = {document.key for document in loaded.documents}
     return frozenset(good | {fault.key for fault in loaded.faults if fault.key is not None})
 
 

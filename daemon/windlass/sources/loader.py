@@ -16,7 +16,7 @@ from operator import attrgetter
 from windlass.sources.cycles import find_cycles
 from windlass.sources.ignore import IGNORE_FILE, Ignore
 from windlass.sources.namedfiles import Keep, NamedFiles
-from windlass.sources.readcache import Read, ReadCache
+from windlass.sources.readcache import NOTHING, Kept, Read, ReadCache
 from windlass.sources.specfile import MAX_FILE, Spec, read_spec_file
 from windlass.sources.tree import (
     ODD_NAME,
@@ -28,7 +28,7 @@ from windlass.sources.tree import (
     readable_name,
 )
 from windlass.store.base import Document, Fault
-from windlass_schemas import Artifact, Key, Reference, Resource, digest_of_resource
+from windlass_schemas import Artifact, Key, Reference, Resource, digest_of, digest_of_resource
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -113,11 +113,13 @@ class Loader:
         self._cache = cache or ReadCache(None)
         self._memory: Mapping[str, Read] | None = None
         """What was read, by path; None before the first load."""
-        self._kept: Mapping[str, Read] = {}
+        self._kept = NOTHING
         """What of it the cache has."""
         self._documents: dict[Key, tuple[Spec, Document]] = {}
-        self._targets: Mapping[Key, Resource] = {}
-        """The Targets that the documents of the last load were checked with."""
+        self._passed: Mapping[Key, Spec] = {}
+        """What the last load found nothing wrong with."""
+        self._targets = ""
+        """Digest of the Targets that it was checked with."""
         self._acyclic: Mapping[Key, tuple[Reference, ...]] = {}
         """References between which the last load found no circle."""
 
@@ -149,7 +151,8 @@ class Loader:
         """
         survey = survey or self.survey(tree)
         if self._memory is None:
-            self._memory = self._kept = self._cache.load()
+            self._recall()
+        assert self._memory is not None
         ignore = self._read_ignore(tree)
         reads, faults, notes = self._read_all(tree, survey, self._memory)
         specs = [spec for read in reads.values() for spec in read.file.specs]
@@ -178,8 +181,26 @@ class Loader:
     def remember(self) -> None:
         """Keep what was read over a restart. It takes its time, and nobody has to wait for it."""
         if self._memory is not None:
-            self._cache.save(self._kept, self._memory)
-            self._kept = self._memory
+            doubtful = frozenset(
+                path
+                for path, read in self._memory.items()
+                if any(self._passed.get(spec.key) is not spec for spec in read.file.specs)
+            )
+            now = Kept(self._memory, self._targets, doubtful if self._targets else frozenset())
+            self._cache.save(self._kept, now)
+            self._kept = now
+
+    def _recall(self) -> None:
+        """Take up what was read, and found to be good, before a restart."""
+        self._kept = self._cache.load()
+        self._memory = self._kept.reads
+        self._targets = self._kept.targets
+        self._passed = {
+            spec.key: spec
+            for path, read in self._memory.items()
+            if path not in self._kept.doubtful
+            for spec in read.file.specs
+        }
 
     def _read_ignore(self, tree: Tree) -> Ignore | Fault:
         entry = tree.find(IGNORE_FILE)
@@ -258,7 +279,7 @@ class Loader:
         if files:
             digests = {path: artifact.digest for path, artifact in files.items()}
             digest = digest_of_resource(spec.resource, digests)
-        return Document(spec.resource, files, digest, spec.path, spec.line, spec.canonical)
+        return Document(spec.written, files, digest, spec.path, spec.line)
 
     def _without_cycles(
         self, documents: list[tuple[Spec, Document]]
@@ -285,21 +306,27 @@ class Loader:
     ) -> tuple[list[tuple[Spec, Document]], list[Fault]]:
         if self._check is no_check:
             return documents, []
-        by_key = {spec.key: spec.resource for spec, _ in documents}
-        targets = {key: found for key, found in by_key.items() if key.kind == "Target"}
-        passed = self._documents if targets == self._targets else {}
+        by_key = {spec.key: spec for spec, _ in documents}
+        targets = digest_of(
+            {key.short: spec.digest for key, spec in by_key.items() if key.kind == "Target"}
+        )
+        passed = self._passed if targets == self._targets else {}
         self._targets = targets
+
+        def lookup(key: Key) -> Resource | None:
+            spec = by_key.get(key)
+            return None if spec is None else spec.resource
+
         good, faults = [], []
         for spec, document in documents:
-            known = passed.get(spec.key)
-            if known is not None and known[1] is document:
-                wrong = []
-            else:
-                found = self._check(spec.resource, by_key.get)
+            wrong = []
+            if passed.get(spec.key) is not spec:
+                found = self._check(spec.resource, lookup)
                 wrong = [spec.fault(field, message) for field, message in found]
             faults += wrong
             if not wrong:
                 good.append((spec, document))
+        self._passed = {spec.key: spec for spec, _ in good}
         return good, faults
 
 

@@ -23,7 +23,7 @@ from windlass.sources.messagetree import DOCUMENT, MessageTree
 from windlass.sources.namedfiles import Keep
 from windlass.store.base import Document, Fault
 from windlass.store.inbox import MESSAGE_SOURCES, SpecMessage
-from windlass_schemas import KINDS, Key, Reason, key_of
+from windlass_schemas import KINDS, Key, Reason
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class MessageReader:
         faults: tuple[Fault, ...] = ()
         if not envelope.deletes:
             document, faults = self._load(envelope)
-        key = key_of(document.resource) if document else _key_of(faults) or envelope.subject
+        key = document.key if document else _key_of(faults) or envelope.subject
         if key is not None and self._trust is not None:
             self._trust.check_right(envelope.source, key)
         said = SpecMessage(said.source, said.id, said.revision, key, document, said.author)

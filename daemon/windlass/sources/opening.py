@@ -21,9 +21,9 @@ async def open_source(
     worktree: bool,
     keep: Keep,
     check: Check = no_check,
-    cache: Path | None = None,
+    cache: ReadCache | None = None,
 ) -> Source:
-    """The source at a path; nothing is read yet. What is read is kept in the file ``cache``.
+    """The source at a path; nothing is read yet. What is read is kept in ``cache``.
 
     A folder inside a git work tree gives its commits, unless ``worktree``. A folder elsewhere, and
     a single YAML file anywhere, gives what is saved. Raises SourceUnavailableError.
@@ -34,11 +34,11 @@ async def open_source(
             raise SourceUnavailableError(
                 f"{path} is neither a folder nor a .yaml file; give the folder that holds the specs"
             )
-        loader = Loader(keep, check, only=root.name, cache=ReadCache(cache))
+        loader = Loader(keep, check, only=root.name, cache=cache)
         return FolderSource(root.parent, loader, id_=f"folder:{root}")
     if not await asyncio.to_thread(root.is_dir):
         raise SourceUnavailableError(f"{path} is no folder; give the folder that holds the specs")
-    loader = Loader(keep, check, cache=ReadCache(cache))
+    loader = Loader(keep, check, cache=cache)
     if worktree or not await asyncio.to_thread(_is_below_git, root):
         return FolderSource(root, loader)
     try:

@@ -16,7 +16,7 @@ from windlass.sources.document import FieldPath, YamlDocument, field_text, read_
 from windlass.sources.plain import show
 from windlass.sources.text import MAX_DOCUMENTS, Piece, Place, split
 from windlass.sources.wording import Wrong, explain_invalid
-from windlass.store.base import Fault
+from windlass.store.base import Fault, Written
 from windlass_schemas import (
     API_VERSION,
     DEFAULT_NAMESPACE,
@@ -45,18 +45,25 @@ _NAME_LINE = re.compile(r"^[ ]+(name|namespace):[ ]*[\"']?([a-z0-9-]+)", re.MULT
 class Spec:
     """One valid document, before the files that it names are looked at."""
 
-    resource: Resource
-    key: Key
+    written: Written
     path: str
     line: int
     references: tuple[Reference, ...]
     named: tuple[tuple[str, str], ...]
     """(field, path) of the files that it names."""
     text: str
-    canonical: str
-    """The resource as canonical JSON."""
     digest: str
     """Of its generation, if it names no files."""
+
+    @property
+    def key(self) -> Key:
+        """The object that it declares."""
+        return self.written.key
+
+    @property
+    def resource(self) -> Resource:
+        """What it declares."""
+        return self.written.resource
 
     def fault(self, field: str, message: str) -> Fault:
         """Something that is wrong with a field, seen from outside the document."""
@@ -141,24 +148,14 @@ def _read_spec(document: YamlDocument, path: str, line: int) -> Spec | list[Faul
 def spec_of(resource: Resource, path: str, line: int, text: str) -> Spec:
     """The spec that a valid document is; ``text`` is what somebody wrote."""
     dumped = dump_resource(resource)
-    said = (canonical_json(dumped), digest_of_dumped(dumped, {}))
-    return spec_again(resource, path, line, text, *said)
-
-
-def spec_again(
-    resource: Resource, path: str, line: int, text: str, canonical: str, digest: str
-) -> Spec:
-    """The same of a resource whose canonical JSON and digest are known."""
     return Spec(
-        resource=resource,
-        key=key_of(resource),
+        written=Written(key_of(resource), canonical_json(dumped), resource),
         path=path,
         line=line,
         references=references_of(resource),
         named=resource.spec.named_files(),
         text=text,
-        canonical=canonical,
-        digest=digest,
+        digest=digest_of_dumped(dumped, {}),
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from windlass.store.declared import Applied, Document, Fault, Snapshot, SourceState
+from windlass.store.declared import Applied, Document, Fault, Snapshot, SourceState, Written
 from windlass.store.errors import (
     AwayError,
     ExternalTakenError,
@@ -61,6 +61,7 @@ __all__ = [
     "SuspendObject",
     "SyncObject",
     "Transfer",
+    "Written",
 ]
 
 

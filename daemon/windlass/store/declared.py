@@ -14,42 +14,68 @@ from windlass_schemas import (
     canonical_json,
     dump_resource,
     key_of,
+    parse_canonical,
 )
+
+
+class Written:
+    """A resource as canonical JSON, which is read once somebody looks into it."""
+
+    __slots__ = ("_resource", "key", "text")
+
+    def __init__(self, key: Key, text: str, resource: Resource | None = None) -> None:
+        """``text`` is the ``resource``, if that is known, and has been one in any case."""
+        self.key = key
+        self.text = text
+        self._resource = resource
+
+    @property
+    def resource(self) -> Resource:
+        """What is written."""
+        if self._resource is None:
+            self._resource = parse_canonical(self.text)
+        return self._resource
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Written) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
 
 
 @dataclass(frozen=True)
 class Document:
     """One valid document as a source read it, with the files that it names already kept."""
 
-    resource: Resource
+    declares: Resource | Written
     files: Mapping[str, Artifact]
     """By path beside the document; a folder gives one entry per file."""
     digest: str
     path: str
     """Path inside the source, for messages."""
     line: int
-    text: str = field(default="", compare=False, repr=False)
-    """The resource as canonical JSON, from whoever has it already; never of another resource."""
+
+    @property
+    def resource(self) -> Resource:
+        """What it declares."""
+        return self.declares.resource if isinstance(self.declares, Written) else self.declares
 
     @cached_property
     def key(self) -> Key:
         """The object that it declares."""
-        return key_of(self.resource)
+        return self.declares.key if isinstance(self.declares, Written) else key_of(self.declares)
 
     @cached_property
     def name(self) -> str:
         """The key as text, as it stands in the books."""
         return str(self.key)
 
-    @property
-    def canonical(self) -> str:
-        """The resource as canonical JSON."""
-        return self.text or self._canonical
-
     @cached_property
-    def _canonical(self) -> str:
-        """Made once: a document lives on in the next snapshots."""
-        return canonical_json(dump_resource(self.resource))
+    def canonical(self) -> str:
+        """The resource as canonical JSON. Made once: a document lives on in the next snapshots."""
+        if isinstance(self.declares, Written):
+            return self.declares.text
+        return canonical_json(dump_resource(self.declares))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from windlass.store.base import Applied, Document, Entry, Snapshot
 from windlass.store.rows import Row
 from windlass.store.statements import Transaction, Value
 from windlass.store.takeover import Takeover, take_over
-from windlass_schemas import Resource, Target, key_of, references_of
+from windlass_schemas import Resource, Target, references_of
 
 
 def lane_of(resource: Resource) -> str:
@@ -105,7 +105,7 @@ async def write_takeover(
     now: datetime,
 ) -> None:
     """Documents, marks and history; ``known`` has the rows that are there, by key."""
-    uids = {str(key_of(d.resource)): uuid.uuid4().hex for d in result.insert}
+    uids = {d.name: uuid.uuid4().hex for d in result.insert}
     await _put_documents(at, result, snapshot, uids, now)
     await _put_marks(at, result, now)
     declared = [_declared(document, snapshot, now, uids, known) for document in _new(result)]
@@ -132,7 +132,7 @@ async def _put_documents(
         await at.many(statement, said)
         await at.many("clear_references", [{"key": row["key"]} for row in said])
         references = [
-            {"from_key": str(key_of(d.resource)), "to_key": str(reference.key)}
+            {"from_key": d.name, "to_key": str(reference.key)}
             for d in documents
             for reference in references_of(d.resource)
         ]
@@ -142,13 +142,13 @@ async def _put_documents(
 def _document_row(
     document: Document, snapshot: Snapshot, uids: Mapping[str, str], now: str
 ) -> dict[str, Value]:
-    key = key_of(document.resource)
+    key = document.key
     return {
-        "key": str(key),
+        "key": document.name,
         "kind": key.kind,
         "namespace": key.namespace,
         "name": key.name,
-        "uid": uids.get(str(key)),
+        "uid": uids.get(document.name),
         "source": snapshot.source,
         "digest": document.digest,
         "resource": document.canonical,
@@ -181,12 +181,12 @@ def _declared(
     known: Mapping[str, Row],
 ) -> Entry:
     """The line of the history about a new generation."""
-    key = key_of(document.resource)
-    before = known.get(str(key))
+    key = document.key
+    before = known.get(document.name)
     return Entry(
         at=now,
         key=key,
-        uid=uids[str(key)] if before is None else rows.text(before, "uid"),
+        uid=uids[document.name] if before is None else rows.text(before, "uid"),
         generation=1 if before is None else rows.number(before, "generation") + 1,
         revision=snapshot.revision,
         author=snapshot.author,

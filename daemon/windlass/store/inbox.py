@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from windlass.store.base import Document, Fault
-from windlass_schemas import Key, Reason, key_of
+from windlass_schemas import Key, Reason
 
 MESSAGE_SOURCES = "amqp:"
 """Ids of sources that speak in messages start so; the CloudEvent's own ``source`` follows."""
@@ -47,7 +47,7 @@ class SpecMessage:
         cls, source: str, id_: str, revision: int, document: Document, author: str
     ) -> SpecMessage:
         """A message that declares a document."""
-        return cls(source, id_, revision, key_of(document.resource), document, author)
+        return cls(source, id_, revision, document.key, document, author)
 
     @property
     def counts(self) -> bool:

@@ -239,7 +239,7 @@ def document_of(remembered: str) -> Document:
     try:
         said = json.loads(remembered)
         return Document(
-            resource=parse_resource(said["resource"]),
+            declares=parse_resource(said["resource"]),
             files=files_of(json.dumps(said["files"])),
             digest=said["digest"],
             path=said["path"],

@@ -13,6 +13,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from windlass.serving.access import credential_of
+from windlass.serving.certificate import Renewed
 from windlass.serving.fleet.relay import AGE
 from windlass.serving.grpc_v2 import inference_pb2 as pb
 from windlass.serving.grpc_v2.messages import MessageForm
@@ -21,7 +22,7 @@ from windlass.serving.inference import Inference, Waiting
 from windlass.serving.metrics import Metrics
 from windlass.serving.oip import model_metadata, server_metadata
 from windlass.serving.pages import Whole, all_statistics, index, load_or_unload
-from windlass.serving.process import GRPC_SETTING, STOP_GRACE, Certificate, Place, port_in_use
+from windlass.serving.process import GRPC_SETTING, STOP_GRACE, Place, port_in_use
 
 SERVICE = "inference.GRPCInferenceService"
 _CODES = {
@@ -148,7 +149,14 @@ def _filled(kind: type[M], document: Mapping[str, object]) -> M:
 class GrpcServer:
     """The second port. Use inside ``async with``; leaving it lets the calls under way end."""
 
-    def __init__(self, calls: Calls, place: Place, limits: Limits, unix: str | None = None) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        place: Place,
+        limits: Limits,
+        tls: Renewed | None = None,
+        unix: str | None = None,
+    ) -> None:
         """``unix`` is a socket to listen on in the place of a port."""
         host, port = place.host, place.grpc_port or 0
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -164,15 +172,21 @@ class GrpcServer:
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((_handlers(calls),))
         try:
-            self.port: int = self._add(address, place.tls)
+            self.port: int = self._add(address, tls)
         except RuntimeError:
             raise port_in_use(host, port, GRPC_SETTING) from None
 
-    def _add(self, address: str, tls: Certificate | None) -> int:
+    def _add(self, address: str, tls: Renewed | None) -> int:
         if tls is None:
             return int(self._server.add_insecure_port(address))
-        pair = tls.key.read_bytes(), tls.chain.read_bytes()
-        return int(self._server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
+
+        def now() -> grpc.ServerCertificateConfiguration:
+            return grpc.ssl_server_certificate_configuration([tls.pair])
+
+        # Asked again at each handshake: a renewed certificate needs no new server.
+        return int(
+            self._server.add_secure_port(address, grpc.dynamic_ssl_server_credentials(now(), now))
+        )
 
     async def __aenter__(self) -> Self:
         await self._server.start()
