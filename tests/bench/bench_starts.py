@@ -14,6 +14,7 @@ import asyncio
 import functools
 import json
 import os
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -236,11 +237,11 @@ HOPS = (
 
 @contextmanager
 def traced(trace: Trace) -> Iterator[None]:
-    begin = Starter.start
+    ask = Starter.ask
 
-    def start(self: Starter, run: Path, given: Mapping[str, object]) -> None:
+    def asked(self: Starter, runner: socket.socket, run: Path, given: Mapping[str, object]) -> bool:
         trace.mark("starting")
-        begin(self, run, given)
+        return ask(self, runner, run, given)
 
     with (
         patch.object(SpecIntake, "_take", trace.around("arrived", SpecIntake._take, "")),
@@ -252,7 +253,7 @@ def traced(trace: Trace) -> Iterator[None]:
         ),
         patch.object(OpenTarget, "apply", trace.around("applying", OpenTarget.apply, "")),
         patch.object(Publisher, "publish", trace.around("", Publisher.publish, "confirmed")),
-        patch.object(Starter, "start", start),
+        patch.object(Starter, "ask", asked),
     ):
         yield
 
