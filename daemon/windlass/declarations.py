@@ -92,7 +92,11 @@ class Declarations:
             await self._agenda.declared(taken)
 
     async def hear(self, messages: Sequence[SpecMessage]) -> Sequence[Receipt]:
-        """Write what messages declare, however long the store refuses it; durable on return."""
+        """Write what messages declare, however long the store refuses it; durable on return.
+
+        Passes begin before that. What they do elsewhere waits for the same disk, by its intent; and
+        a run on this machine ends with the power that could undo its message.
+        """
         inbox = self.inbox
         assert inbox is not None, "messages are listened to"
         for message in messages:
@@ -102,6 +106,7 @@ class Declarations:
             receipts = await self._insist(lambda: inbox.receive(messages, self._clock()))
             due = [r.key for r in receipts if r.is_due and r.key is not None]
             await self._agenda.declared(tuple(dict.fromkeys(due)))
+        await self._insist(inbox.durable)
         return receipts
 
     async def lose(self, source: str, error: str) -> None:

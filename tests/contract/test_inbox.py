@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,8 @@ from rig.world import SOURCE, job
 from windlass.store.base import Document, Fault, Outcome, Snapshot, StoreError, Transfer
 from windlass.store.books import Books
 from windlass.store.inbox import Receipt, SpecMessage
+from windlass.store.queries import load_queries
+from windlass.store.sqlite import SqliteStore
 from windlass_schemas import Key, Reason
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -289,4 +292,15 @@ async def test_a_closed_store_has_everything_that_was_answered(opener: Opener) -
     store = await opener()
     [again] = await hear(store, put(1, job("train")))
     assert again.verdict == "duplicate"
+    await store.close()
+
+
+async def test_what_a_source_has_said_well_is_not_read_to_know_what_it_has_said_badly(
+    tmp_path: Path,
+) -> None:
+    """Each message would take longer the more there were before it."""
+    store = await SqliteStore.open(tmp_path / "windlass.db")
+    text = load_queries("sqlite")["bad_words"]
+    steps = store._db.connection.execute(f"EXPLAIN QUERY PLAN {text}", {"source": CI}).fetchall()
+    assert [row["detail"] for row in steps] == ["SEARCH spoken USING INDEX spoken_badly (source=?)"]
     await store.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import threading
 from pathlib import Path
 
 import aio_pika
@@ -15,6 +17,7 @@ from rig.rabbitmq import Broker
 from windlass.bus import link
 from windlass.bus.address import Address
 from windlass.bus.publishing import Said, connected
+from windlass_adapters.local import LocalAdapter
 from windlass_schemas import Key
 
 BOUND = 60.0
@@ -98,6 +101,37 @@ async def test_a_message_whose_acknowledgement_is_lost_is_answered_as_a_duplicat
         found = await daemon.get("Job/train")
         assert found is not None
         assert found.generation == 1
+
+
+async def test_a_pass_begins_while_the_disk_takes_its_message_and_the_answer_waits_for_it(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is acknowledged, answered or told as an event is on the disk; a start need not be."""
+    url = broker.url(broker.vhost())
+    may_go, sync = threading.Event(), os.fdatasync
+
+    def slow(descriptor: int) -> None:
+        assert may_go.wait(BOUND)
+        sync(descriptor)
+
+    folder = tmp_path / "d"
+    async with bus_daemon(folder, url, adapter=LocalAdapter) as daemon, subscriber(url) as told:
+        await daemon.until_up()
+        monkeypatch.setattr(os, "fdatasync", slow)
+        try:
+            async with connected(Address(url), "/ci") as publisher:
+                id_ = await publisher.publish(job("train"), 1)
+                await until(lambda: list(folder.glob("default/local/runs/*/exit.json")), "it ran")
+                answer = asyncio.create_task(publisher.answer(id_, BOUND))
+                await asyncio.wait([answer], timeout=0.5)
+                assert not answer.done()
+                assert daemon.metrics.bus.consumed.labels("accepted")._value.get() == 0
+                assert told.events == []
+                may_go.set()
+                assert (await answer).verdict == "accepted"
+        finally:
+            may_go.set()
+        await until(lambda: told.events, "its event comes")
 
 
 async def test_silence_is_found_by_the_probe(

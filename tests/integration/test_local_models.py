@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import os
+import pickle
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -182,6 +183,24 @@ async def test_what_is_not_onnx_is_an_invalid_artifact(
     assert (found.state, found.reason) == (State.FAILED, Reason.INVALID_ARTIFACT)
     assert "model.onnx is no ONNX model that can be loaded" in found.message
     assert "Traceback" not in found.message
+    assert str(target.root) not in found.message
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (pickle.dumps({"a": 1}), "it is a Python pickle; export it as ONNX: skl2onnx"),
+        (b"PK\x03\x04" + bytes(30), "it is a zip archive, as PyTorch writes"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(30), "it is an HDF5 file, as Keras writes"),
+        (b"\x40" + bytes(7) + b'{"w":{}}' + bytes(60), "it is a safetensors file"),
+    ],
+)
+async def test_what_people_train_instead_is_called_by_its_name(
+    target: LocalTarget, adapter: LocalAdapter, data: bytes, said: str
+) -> None:
+    found = await settle(adapter, from_file(target, data))
+    assert found.reason is Reason.INVALID_ARTIFACT
+    assert said in found.message
 
 
 async def test_weights_outside_the_file_are_refused(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +157,64 @@ async def test_many_runs_at_once_each_begin_once(
     await until(lambda: len(ready(target)) == 2, "as many are ready as before")
 
 
+async def test_runs_that_are_started_together_do_not_wait_for_each_other(
+    target: LocalTarget, adapter: LocalAdapter
+) -> None:
+    """Who waits for a runner keeps nobody from asking for one."""
+    said = [target.script("pass", uid=f"{n:08x}00000000") for n in range(8)]
+    founds = await asyncio.gather(*(start(adapter, each) for each in said))
+    for desired, found in zip(said, founds, strict=True):
+        ended = await settled(adapter, desired.owner, found.external)
+        assert ended.state is State.SUCCEEDED, ended.message
+
+
+def beside(target: LocalTarget) -> list[str]:
+    """What was made ready for runs to come: folders that are no run's yet, and claims."""
+    return sorted(path.name.rpartition("-")[0] for path in target.state.glob(".*-*"))
+
+
+async def test_what_was_made_ready_is_used_and_goes_with_the_daemon(target: LocalTarget) -> None:
+    """After a run there is a folder for the next one; nothing is left when the daemon stops."""
+    async with target.adapter() as adapter:
+        await run(target, adapter, "a000000000000000")
+        await until(lambda: beside(target) == [".rehearsal", ".rehearsal", ".staging"], "all ready")
+        (folder,) = target.state.glob(".staging-*")
+        inode = folder.stat().st_ino
+        second = await run(target, adapter, "b000000000000000")
+        assert (target.state / "runs" / second.external.name).stat().st_ino == inode
+    await until(lambda: not beside(target), "nothing is ready any more")
+
+
+async def test_what_was_made_ready_and_is_gone_costs_no_run(
+    target: LocalTarget, adapter: LocalAdapter
+) -> None:
+    """Somebody has tidied up: folder and claim are made when they are needed."""
+    await run(target, adapter, "a000000000000000")
+    await until(lambda: beside(target) == [".rehearsal", ".rehearsal", ".staging"], "all ready")
+    for path in target.state.glob(".*-*"):
+        shutil.rmtree(path)
+    for number in range(2):
+        await run(target, adapter, f"b{number}00000000000000")
+
+
+async def test_a_program_is_found_by_the_path_that_its_job_declares(
+    target: LocalTarget, adapter: LocalAdapter
+) -> None:
+    """In the order of its folders; what may not be run does not hide what may."""
+    for name, mode in (("first", 0o644), ("second", 0o755)):
+        program = target.root / name / "greet"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho {name} in $(pwd)\n")
+        program.chmod(mode)
+    path = f"{target.root / 'none'}:{target.root / 'first'}:{target.root / 'second'}:/usr/bin:/bin"
+    desired = target.desired("Job", "greet", {"command": ["greet"], "env": {"PATH": path}})
+    found = await start(adapter, desired)
+    ended = await settled(adapter, desired.owner, found.external)
+    assert ended.state is State.SUCCEEDED, ended.message
+    folder = target.state / "runs" / found.external.name
+    assert (folder / "stdout.log").read_text() == f"second in {folder / 'work'}\n"
+
+
 DAEMON = """
 import asyncio, sys, time
 from pathlib import Path
@@ -202,6 +262,7 @@ async def test_the_nursery_ends_with_its_daemon_and_the_run_goes_on(
             lambda: nurseries(target) == sorted([runner, parent_of(runner)]),
             "only the run's own runner and its guard live",
         )
+        await until(lambda: ".rehearsal" not in beside(target), "what they had ready is gone")
         desired = target.script("import time; time.sleep(60)")
         async with target.adapter() as adapter:
             (found,) = await adapter.find(desired.owner)

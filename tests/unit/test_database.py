@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from windlass.clock import utc_now
 from windlass.store.base import Snapshot, StoreError
-from windlass.store.database import Database
+from windlass.store.database import NOTES, Database
 from windlass.store.sqlite import SqliteStore
 from windlass_adapters.testing.documents import job
 from windlass_schemas import Key
@@ -141,6 +145,66 @@ async def test_a_note_comes_after_what_was_asked_for_before_it(database: Databas
         group.create_task(database.note(lambda: noted("third")))
     assert order == ["first", "second", "third"]
     assert await database.run(keys, database) == ["first", "second", "third"]
+
+
+async def test_who_waits_for_the_disk_gets_its_word_for_the_notes_before(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All who wait share one word; a note that comes meanwhile needs another, and no note none."""
+    asked, may_go = 0, threading.Event()
+
+    def slow(_descriptor: int) -> None:
+        nonlocal asked
+        asked += 1
+        assert may_go.wait(20)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    await database.durable()
+    assert asked == 0
+    await database.note(lambda: put(database, "first"))
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(database.durable()) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        await database.note(lambda: put(database, "second"))  # held up by nothing
+        waiting.append(group.create_task(database.durable()))
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
+        may_go.set()
+    assert asked == 2
+    await database.durable()
+    assert asked == 2
+
+
+async def test_a_disk_that_has_refused_the_log_is_given_all_of_it_in_the_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one refusal, that it takes the log the next time says nothing of what it lost."""
+    file = tmp_path / "windlass.db"
+    database = await Database.open(file)
+
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    await database.note(lambda: put(database, "noted"))
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", refuse)
+        with pytest.raises(StoreError, match="Input/output error"):
+            await database.durable()
+    copy = tmp_path / "without-log.db"
+    await database.durable()
+    copy.write_bytes(file.read_bytes())
+    with closing(sqlite3.connect(copy)) as other:
+        assert other.execute("SELECT key FROM meta WHERE key = 'noted'").fetchall() == [("noted",)]
+    await database.close()
+
+
+async def test_notes_without_end_are_brought_to_the_disk_in_between(database: Database) -> None:
+    """Or the log would grow for as long as nobody waits."""
+    said: list[str] = []
+    database.connection.set_trace_callback(said.append)
+    for number in range(NOTES + 1):
+        await database.note(partial(put, database, f"n{number}"))
+    assert said.count("PRAGMA synchronous = NORMAL") == NOTES
 
 
 async def _level(database: Database) -> int:

@@ -53,6 +53,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "fsync", no_room)
     monkeypatch.setattr(tempfile, "mkstemp", no_room)
+    monkeypatch.setattr(tempfile, "mkdtemp", no_room)
 
 
 OBJECTS: dict[str, dict[str, JsonValue]] = {

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from windlass.serving import decimals
 from windlass.serving.moulds import Moulds
 from windlass.serving.oip import OipError, parse_request
 from windlass.serving.reading import Reader
 from windlass.serving.tensors import Signature, TensorSpec
 
 SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 3)),), (TensorSpec("y", "FP32", (-1, 2)),))
+DOUBLES = Signature((TensorSpec("x", "FP64", (-1, 3)),), SIGNATURE.outputs)
 INTEGERS = Signature((TensorSpec("x", "INT8", (-1, 3)),), SIGNATURE.outputs)
+
+
+@pytest.fixture(params=["compiled", "library"], scope="module", autouse=True)
+def form(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Everything here holds with the compiled reader of numbers and without it."""
+    assert decimals.floats is not None, "the tests need the compiled form (see .venv/install.log)"
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "library":
+            patch.setattr(decimals, "floats", None)
+        yield request.param
 
 
 def body(data: str, shape: tuple[int, ...] = (1, 3), more: str = "", kind: str = "FP32") -> bytes:
@@ -83,7 +96,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("first", NUMBERS)
-@pytest.mark.parametrize("signature", [SIGNATURE, INTEGERS], ids=["FP32", "INT8"])
+@pytest.mark.parametrize("signature", [SIGNATURE, DOUBLES, INTEGERS], ids=["FP32", "FP64", "INT8"])
 @pytest.mark.parametrize("data", ODD)
 def test_what_is_odd_is_refused_or_taken_as_by_the_long_way(
     data: str, signature: Signature, first: str
@@ -122,7 +135,11 @@ def test_only_the_numbers_that_count_are_looked_at(text: str) -> None:
 def test_a_known_text_is_found_and_another_is_not() -> None:
     moulds: Moulds[str] = Moulds()
     moulds.remember(body("[1, 2, 3]"), 1, "three")
-    assert moulds.find(body("[4, 5, 6]")) == (b"[4, 5, 6]", "three")
+    text = body("[4, 5, 6]")
+    found = moulds.find(text)
+    assert found is not None
+    start, end, meaning = found
+    assert (text[start:end], meaning) == (b"[4, 5, 6]", "three")
     assert moulds.find(body("[4, 5, 6]", (2, 3))) is None
     assert moulds.find(body("[4, 5, 6]", more=', "parameters": {}')) is None
     assert moulds.find(b"") is None

@@ -79,8 +79,8 @@ class LocalAdapter(Adapter, ChecksSpecs, ReadsLogs, Infers):
         self._params = LocalParams.model_validate(params.model_dump())
         self._capabilities = replace(_CAPABILITIES, daemon=self._params.daemon)
         store = context.artifacts
-        self._starter = Starter(context.state)
-        self._runs = Runs(context.state / "runs", store, self._params.grace, self._starter)
+        starter = Starter(context.state)
+        self._runs = Runs(context.state / "runs", store, self._params.grace, starter)
         self._models = ModelFolders(context.state / "models", store)
         server = Server(context.state / "serving", self._params, context.keys)
         self._deployments = Deployments(context.install, store, server)
@@ -91,7 +91,7 @@ class LocalAdapter(Adapter, ChecksSpecs, ReadsLogs, Infers):
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await asyncio.to_thread(self._starter.close)
+        await asyncio.to_thread(self._runs.close)
         await self._deployments.close()
 
     @property

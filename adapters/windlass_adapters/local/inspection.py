@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,13 @@ _READ_TIMEOUT = 600.0
 """Seconds that ONNX Runtime may take to load a file."""
 _WORDS = 600
 """Characters of its complaint that are passed on."""
+_OTHERS = (
+    (rb"\x80[\x02-\x05]", "a Python pickle", "skl2onnx for scikit-learn"),
+    (rb"PK\x03\x04", "a zip archive, as PyTorch writes", "torch.onnx.export"),
+    (rb"\x89HDF", "an HDF5 file, as Keras writes", "tf2onnx"),
+    (rb"(?s).{8}\{", "a safetensors file, which holds no graph", "torch.onnx.export"),
+)
+"""What people train instead: how it begins, what it is, and what makes ONNX of it."""
 
 
 def inspect_order(path: Path) -> Prepared:
@@ -92,7 +100,10 @@ def _read(store: ArtifactStore, artifact: Artifact) -> Prepared:
     if done.returncode < 0:
         return _unreadable(artifact, f"ONNX Runtime crashed on it (signal {-done.returncode})")
     if done.returncode:
-        return _unreadable(artifact, done.stderr.decode(errors="replace").strip()[-_WORDS:])
+        if other := _other(model):
+            return _unreadable(artifact, f"it is {other[0]}", f"export it as ONNX: {other[1]}")
+        said = done.stderr.decode(errors="replace").strip()
+        return _unreadable(artifact, said.replace(f"Load model from {model} failed:", "")[-_WORDS:])
     try:
         signature = Signature.model_validate_json(done.stdout)
     except ValidationError:
@@ -100,9 +111,20 @@ def _read(store: ArtifactStore, artifact: Artifact) -> Prepared:
     return Prepared(artifact=artifact, signature=signature)
 
 
-def _unreadable(artifact: Artifact, why: str) -> Prepared:
+def _other(model: Path) -> tuple[str, str] | None:
+    """What else the file is, and what makes ONNX of that."""
+    with model.open("rb") as file:
+        begins = file.read(16)
+    return next(((what, tool) for magic, what, tool in _OTHERS if re.match(magic, begins)), None)
+
+
+def _unreadable(
+    artifact: Artifact,
+    why: str,
+    todo: str = "give one file in ONNX format, or a folder or tar archive where the weights lie"
+    " beside it",
+) -> Prepared:
     return Prepared(
         reason=Reason.INVALID_ARTIFACT,
-        message=f"{artifact.name} is no ONNX model that can be loaded: {why};"
-        " give one file in ONNX format, or a folder or tar archive where the weights lie beside it",
+        message=f"{artifact.name} is no ONNX model that can be loaded: {why}; {todo}",
     )

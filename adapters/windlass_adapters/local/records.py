@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -53,20 +54,36 @@ def write_record(path: Path, record: Mapping[str, Json], *, durable: bool = True
         sync(path.parent)
 
 
-def claim(path: Path, *, durable: bool = True) -> bool:
+def claim(path: Path, *, durable: bool = True, ready: Path | None = None) -> bool:
     """Take a claim for this process; False when somebody has it. Never taken twice.
 
-    A power cut may take one that is not ``durable``, with the process that has it.
+    A power cut may take one that is not ``durable``, with the process that has it. ``ready`` is
+    what ``ready_claim`` has written: with it, no file is made now.
     """
+    if ready is not None:
+        with suppress(FileNotFoundError):  # somebody has swept it, or the folder is gone
+            return _link(ready, path)
     temporary = _write_beside(path, this_process()._asdict(), durable)
     try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
+        if not _link(temporary, path):
+            return False
     finally:
         temporary.unlink(missing_ok=True)
     if durable:
         sync(path.parent)
+    return True
+
+
+def ready_claim(path: Path) -> None:
+    """Write down who this process is, on the disk where it is to take a claim later."""
+    path.write_text(json.dumps(this_process()._asdict()))
+
+
+def _link(file: Path, path: Path) -> bool:
+    try:
+        os.link(file, path)
+    except FileExistsError:
+        return False
     return True
 
 

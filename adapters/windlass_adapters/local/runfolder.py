@@ -7,6 +7,8 @@ claim.json    the runner's identity, once there is one
 stdout.log, stderr.log, runner.log
 cancel        there once somebody asked it to stop
 exit.json     how it ended, once it has
+
+What every run has is made before there is a run, with nothing in it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -27,11 +30,15 @@ from windlass_adapters.base import Create, Owner, TransientError
 from windlass_adapters.local import runner
 from windlass_adapters.local.jobs import RunBody
 from windlass_adapters.local.processes import MARK, boot_id
-from windlass_adapters.local.storage import save
+from windlass_adapters.local.storage import fill
 from windlass_adapters.program import arguments, variable
 from windlass_adapters.program import text as text_of
 from windlass_schemas import Artifact, Frozen, Reason
 
+STAGING = ".staging-"
+"""What the names of folders begin with that are no run's yet. They lie beside the runs."""
+SPARE = 2
+"""Folders that are ready at a time."""
 _KEPT_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
@@ -71,25 +78,60 @@ class ExitRecord(Frozen):
 class RunFolders:
     """Makes the folders of runs below one root."""
 
-    def __init__(self, store: ArtifactStore, grace: float) -> None:
+    def __init__(self, root: Path, store: ArtifactStore, grace: float) -> None:
+        self._root = root
         self._store = store
         self._grace = grace
+        self._spare: deque[Path] = deque()
 
     def make(self, folder: Path, owner: Owner, action: Create, body: RunBody) -> None:
         """Make all of it elsewhere, then give it its name. Raises TransientError, OSError."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staging-"))
+        while True:
+            try:
+                staging, ours = self._spare.popleft(), True
+            except IndexError:
+                staging, ours = self._laid_out(), False
+            try:
+                self._fill(staging, body)
+                # The runner sees to it that the disk has it, once the program runs.
+                fill(staging / runner.RUN, self._record(folder, owner, action, body))
+                staging.rename(folder)
+            except BaseException as error:
+                gone = ours and not staging.exists()
+                shutil.rmtree(staging, ignore_errors=True)
+                if not (gone and isinstance(error, FileNotFoundError)):
+                    raise
+            else:
+                return
+
+    def prepare(self) -> None:
+        """Have a folder ready for the next run: to make its files takes most of the time.
+
+        Raises OSError.
+        """
+        if len(self._spare) < SPARE:
+            self._spare.append(self._laid_out())
+
+    def close(self) -> None:
+        """Keep none ready any more."""
+        while self._spare:
+            shutil.rmtree(self._spare.popleft(), ignore_errors=True)
+
+    def _laid_out(self) -> Path:
+        """A folder with all that every run has. Its record is empty: it belongs to nobody yet."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=self._root.parent, prefix=STAGING))
         try:
-            self._lay_out(staging, body)
-            # The runner sees to it that the disk has it, once the program runs.
-            save(staging / runner.RUN, self._record(folder, owner, action, body), durable=False)
-            staging.rename(folder)
+            (staging / "work").mkdir()
+            (staging / runner.RUN).touch(0o600)
+            for name in (runner.LOG, *runner.STREAMS):
+                (staging / name).touch()
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
+        return staging
 
-    def _lay_out(self, staging: Path, body: RunBody) -> None:
-        (staging / "work").mkdir()
+    def _fill(self, staging: Path, body: RunBody) -> None:
         copies = [(digest, staging / "work" / path) for path, digest in body.files.items()]
         copies += [
             (given.digest, staging / "inputs" / name / given.name)

@@ -8,12 +8,13 @@ later, when the installation may have changed.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
+import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,13 +31,23 @@ from windlass_adapters.local.processes import (
     kill,
     this_process,
 )
-from windlass_adapters.local.records import Json, claim, read_record, sync, write_record
+from windlass_adapters.local.records import (
+    Json,
+    claim,
+    read_record,
+    ready_claim,
+    sync,
+    write_record,
+)
 
 CANCEL, CLAIM, EXIT, RESERVE, RUN = "cancel", "claim.json", "exit.json", ".reserve", "run.json"
 LOG = "runner.log"
 REHEARSAL = ".rehearsal-"
 """What the names of folders begin with that a runner makes before it has an order."""
+STREAMS = ("stdout.log", "stderr.log")
 WATCHED = (signal.SIGTERM, signal.SIGCHLD)
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _RESERVED = 64 * 1024
 _FOREVER = 3600.0
 _UNKILLABLE = 10.0
@@ -108,23 +119,16 @@ class Run:
 
     def start(self) -> int:
         """Start the program; its process id. Raises OSError."""
-        # No preexec_fn: without, the kernel copies nothing of this process (vfork), which would
-        # take longer than all that lies between a message and here.
-        with (
-            (self._folder / "stdout.log").open("ab") as stdout,
-            (self._folder / "stderr.log").open("ab") as stderr,
-        ):
-            process = subprocess.Popen(
-                self._order.argv,
-                cwd=self._work,
-                env=self._order.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                process_group=0,
-            )
-        process.returncode = 0  # reaped below with all the others, not by this object
-        return process.pid
+        os.chdir(self._work)  # which the program inherits
+        streams = (
+            os.open(os.devnull, os.O_RDONLY),
+            *(os.open(self._folder / name, _APPEND, 0o666) for name in STREAMS),
+        )
+        try:
+            return _spawn(self._order.argv, self._order.environment, streams)
+        finally:
+            for descriptor in streams:
+                os.close(descriptor)
 
     def _make_durable(self) -> None:
         """Until here, no power cut could take more than it ends. Now the program goes on anyway."""
@@ -174,6 +178,37 @@ class Run:
         if (self._folder / CANCEL).exists():
             return interrupted("cancelled")
         return interrupted("stopped from outside (SIGTERM)")
+
+
+def _spawn(argv: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]) -> int:
+    """Start a program in a group of its own, found by its own PATH. Raises OSError.
+
+    Nothing of this process is copied (vfork), which would take longer than all that lies between a
+    message and here.
+    """
+    refused: list[OSError] = []
+    for program in _candidates(argv[0], environment):
+        try:
+            return os.posix_spawn(
+                program,
+                list(argv),
+                environment,
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, i) for i, fd in enumerate(streams)],
+                setpgroup=0,
+                setsigdef=_IGNORED_BY_PYTHON,
+            )
+        except OSError as error:
+            refused.append(error)
+    telling = [error for error in refused if error.errno not in (errno.ENOENT, errno.ENOTDIR)]
+    raise (telling or refused)[0]
+
+
+def _candidates(name: str, environment: Mapping[str, str]) -> Sequence[str]:
+    """Where a program may be: those that are there, or the last place of all."""
+    if "/" in name:
+        return (name,)
+    places = [f"{folder}/{name}" for folder in os.get_exec_path(environment)]
+    return [place for place in places if Path(place).exists()] or places[-1:] or (name,)
 
 
 @contextmanager
@@ -258,43 +293,66 @@ def attend(asked: socket.socket, guard: int, scratch: Path) -> None:
     """
     adopt_orphans()
     this_process()
-    if not select.select([asked], [], [], 0)[0]:
-        _rehearse(scratch)
+    ready = None if select.select([asked], [], [], 0)[0] else _rehearse(scratch)
     given = _receive(asked)
     if given is None:
+        _forget(ready)
         return
     folder = Path(given["folder"])
     try:
         _log_to(folder / LOG)
-        mine = claim(folder / CLAIM, durable=False)
+        mine = claim(folder / CLAIM, durable=False, ready=ready)
     except FileNotFoundError:
         mine = False  # deleted before it began
     if not mine:
         asked.send(b"0")
+        _forget(ready)
         return
     os.write(guard, os.fsencode(folder))
-    _run(folder, given, lambda: _answer(asked))
+
+    def begun() -> None:
+        _answer(asked)
+        _forget(ready)
+
+    _run(folder, given, begun)
 
 
-def _rehearse(scratch: Path) -> None:
+def _rehearse(scratch: Path) -> Path | None:
     """Do once, with a program that does nothing, all that lies between an order and its program.
 
     What a forked process does for the first time is slow: each page that it writes to is copied
-    then. The second time takes a third.
+    then. The second time takes a third. What stays of it is a claim, ready to be put in place: to
+    make a file takes as long as to begin a program.
     """
     record: dict[str, Json] = {"argv": ["/bin/true"], "environment": {}, "outputs": {}}
     record |= {"store": "", "time_limit": None, "grace": 0}
-    with suppress(OSError), tempfile.TemporaryDirectory(dir=scratch, prefix=REHEARSAL) as name:
-        folder = Path(name) / "run"
+    place: Path | None = None
+    try:
+        place = Path(tempfile.mkdtemp(dir=scratch, prefix=REHEARSAL))
+        folder, ready = place / "run", place / CLAIM
         (folder / "work").mkdir(parents=True)
         write_record(folder / RUN, record, durable=False)
-        claim(folder / CLAIM, durable=False)
+        ready_claim(ready)
+        claim(folder / CLAIM, durable=False, ready=ready)
         run = Run(folder, _read_order(folder, json.loads("{}")), ())
         with _signals_noted():
             program = run.start()
         os.waitpid(program, 0)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        shutil.rmtree(folder)
+    except OSError:  # what fails here fails again in a run, and is told there
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
+        return None
+    finally:
+        os.chdir("/")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return ready
+
+
+def _forget(ready: Path | None) -> None:
+    if ready is not None:
+        shutil.rmtree(ready.parent, ignore_errors=True)
 
 
 def _answer(asked: socket.socket) -> None:
@@ -312,7 +370,7 @@ def _receive(asked: socket.socket) -> Given | None:
 
 
 def _log_to(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    descriptor = os.open(path, _APPEND, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

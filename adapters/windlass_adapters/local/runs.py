@@ -12,6 +12,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -34,7 +35,7 @@ from windlass_adapters.local import runner
 from windlass_adapters.local.jobs import RUN_ROLE, RunBody
 from windlass_adapters.local.processes import ProcessId, boot_id, is_alive, kill, marked, send
 from windlass_adapters.local.records import BrokenRecordError, claim, read_process
-from windlass_adapters.local.runfolder import ExitRecord, RunFolders, RunRecord
+from windlass_adapters.local.runfolder import STAGING, ExitRecord, RunFolders, RunRecord
 from windlass_adapters.local.starting import Starter
 from windlass_adapters.local.storage import load, writing
 from windlass_adapters.program import short
@@ -55,13 +56,22 @@ class Runs:
         self._root = root.absolute()
         self._starter = starter
         self._grace = grace.total_seconds()
-        self._folders = RunFolders(store, self._grace)
+        self._folders = RunFolders(self._root, store, self._grace)
 
     def sweep(self) -> None:
         """Remove what a killed daemon left half made or half removed."""
-        half = [*self._root.glob(".*-*"), *self._root.parent.glob(f"{runner.REHEARSAL}*")]
+        beside = self._root.parent
+        half = [
+            *self._root.glob(".*-*"),
+            *(each for begin in (STAGING, runner.REHEARSAL) for each in beside.glob(f"{begin}*")),
+        ]
         for folder in half:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Keep nothing ready any more. What runs goes on."""
+        self._starter.close()
+        self._folders.close()
 
     def observe(self, external: External) -> Observation:
         """What that run is doing."""
@@ -94,6 +104,8 @@ class Runs:
                     self._clear(folder)
                     self._folders.make(folder, owner, action, body)
                 self._starter.start(folder, given)
+            with suppress(OSError):  # then the next run's folder is made when it begins
+                self._folders.prepare()
         seen = self._look(name)
         if isinstance(seen, Found):
             return seen

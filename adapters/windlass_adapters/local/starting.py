@@ -60,9 +60,11 @@ class Starter:
             with suppress(ConnectionError):
                 _send(runner, order)
                 answer = runner.recv(1)
-        with self._lock:  # not before: the new one would take the processor from this run
-            if self._nursery is not None:
-                self._nursery.ask()
+        # Not before: the new one would take the processor from this run. And without the lock,
+        # whose holder may be waiting for that very runner.
+        nursery = self._nursery
+        if nursery is not None:
+            nursery.ask()
         return bool(answer)
 
     def _runner(self) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,12 @@ def load(path: Path, model: type[M]) -> M | None:
 def save(path: Path, value: BaseModel, *, durable: bool = True) -> None:
     """Put a value in place of what is there, as ``write_record`` does. Raises OSError."""
     write_record(path, value.model_dump(mode="json", by_alias=False), durable=durable)
+
+
+def fill(path: Path, value: BaseModel) -> None:
+    """Write a value into a file that nobody reads yet. Raises OSError."""
+    said = value.model_dump(mode="json", by_alias=False)
+    path.write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from windlass.serving import decimals
 from windlass.serving.deployments import Load
 from windlass.serving.numbers import Histogram, Requests, Runs
 from windlass.serving.served import Deployment
@@ -137,6 +138,8 @@ class _Series(Collector):
 def _process(process: ProcessNumbers) -> Iterator[Metric]:
     gauge, counter = GaugeMetricFamily, CounterMetricFamily
     yield gauge("windlass_serving_processes", "Processes that serve.", value=process.count)
+    compiled = "Whether compiled code reads the numbers of JSON requests."
+    yield gauge("windlass_serving_compiled", compiled, value=decimals.floats is not None)
     yield counter("process_cpu_seconds", "Of user and system.", value=process.cpu_seconds)
     yield gauge("process_resident_memory_bytes", "Memory that is held.", value=process.resident)
     yield gauge("process_virtual_memory_bytes", "Addresses in use.", value=process.virtual)

@@ -36,19 +36,19 @@ class Moulds(Generic[T]):
         self._known: dict[tuple[bytes, bytes], _Mould[T]] = {}
         self._last: _Mould[T] | None = None
 
-    def find(self, body: bytes) -> tuple[bytes, T] | None:
-        """The array of numbers, as JSON, and what they mean; None if the mould is not known."""
+    def find(self, body: bytes) -> tuple[int, int, T] | None:
+        """Where the array of numbers begins and ends, and what they mean; None if not known."""
         last = self._last
         if last is not None and body.startswith(last.before):
             end = body.find(b"]", last.start) + 1
             if body[end:] == last.after:
-                return body[last.start : end], last.meaning
+                return last.start, end, last.meaning
         before, numbers, after = _cut(body)
         found = self._known.get((before, after))
         if found is None:
             return None
         self._last = found
-        return numbers, found.meaning
+        return found.start, found.start + len(numbers), found.meaning
 
     def remember(self, body: bytes, rows: int, meaning: T) -> None:
         """Know it again, if the numbers are surely all of the one input's data.

@@ -154,8 +154,8 @@ class Reader:
         known = self._moulds.find(body)
         try:
             if known is not None:
-                numbers, (slot, wish) = known
-                raw = slot.take(self._parser.parse(numbers))  # type: ignore[arg-type]  # it begins with a bracket
+                start, end, (slot, wish) = known
+                raw = slot.read(self._parser, body, start, end)
                 if raw is not None:
                     return Question(wish, None, raw)
             question = self._from_document(self._parser.parse(body), self._is_flat(body))
@@ -173,7 +173,7 @@ class Reader:
         array, wish = question.inputs[0], question.wish
         if len(question.inputs) == 1 and array.dtype.kind in "fiu" and array.ndim:
             slot = Slot(self._signature.inputs[0], array.shape)
-            wish = replace(wish, layout=Layout(array.dtype, array.shape[1:], True))
+            wish = replace(wish, layout=Layout(array.dtype, array.shape[1:], not slot.packs))
             self._moulds.remember(body, wish.rows, (slot, wish))
 
     def _long(self, body: bytes, json_length: int | None) -> Question:

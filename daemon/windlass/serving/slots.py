@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from windlass.serving import decimals
 from windlass.serving.tensors import DATATYPES, Array, Shape, TensorSpec
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _SQUARES = {2: 1e9, 4: 1e76}
 class Slot:
     """Takes the numbers of one input."""
 
-    __slots__ = ("_code", "_dtype", "_size", "_square", "_widest", "shape")
+    __slots__ = ("_code", "_dtype", "_size", "_square", "_widest", "packs", "shape")
 
     def __init__(self, spec: TensorSpec, shape: Shape) -> None:
         dtype = DATATYPES[spec.datatype].dtype
@@ -40,6 +41,21 @@ class Slot:
         self._code, self._widest = _BUFFERS.get(dtype.kind, (None, dtype))
         self._square = _SQUARES.get(dtype.itemsize, np.inf) if dtype.kind == "f" else np.inf
         """Of the largest number that is surely in the range of the datatype."""
+        self.packs = decimals.floats is not None and dtype == np.float32
+        """Whether ``read`` gives bytes of the datatype, and not an array of wider numbers."""
+
+    def read(
+        self, parser: simdjson.Parser, body: bytes, start: int, end: int
+    ) -> bytes | Array | None:
+        """All numbers of the array that is there in a body; None when they may not fit."""
+        if self.packs and decimals.floats is not None:
+            found = decimals.floats(body, start, self._size)
+            if found is not None and found[1] == end:
+                return found[0]
+        wide = self.take(parser.parse(body[start:end]))  # type: ignore[arg-type]  # it begins with a bracket
+        if self.packs and wide is not None:
+            return wide.astype(self._dtype).tobytes()
+        return wide
 
     def take(self, data: simdjson.Array) -> Array | None:
         """All numbers, in a row and in a wider datatype; None when they may not fit its own."""

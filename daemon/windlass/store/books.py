@@ -35,7 +35,7 @@ from windlass.store.statements import T, Transaction, Value, Work
 from windlass_schemas import CloudEvent, Key
 
 FEW_MESSAGES = 16
-"""Messages that are written like a pass's outcome. More are work of some length."""
+"""Messages that are written at once. More are work of some length."""
 
 
 class Books(Store, Inbox):
@@ -57,7 +57,8 @@ class Books(Store, Inbox):
     async def _change(self, work: Work[T], source: str = "", *, quick: bool = False) -> T:
         """Run a transaction on what is declared, by a daemon that may, for the source named.
 
-        ``quick``: it is a few statements. Raises StoreError, and LeaseLostError when it may not.
+        ``quick``: it is a few statements, and who relies on it waits for ``durable``. Raises
+        StoreError, and LeaseLostError when it may not.
         """
 
     # -- hop 2: what sources declare ------------------------------------------------------------
@@ -84,6 +85,9 @@ class Books(Store, Inbox):
             return receipts
 
         return await self._change(work, quick=len(messages) <= FEW_MESSAGES)
+
+    async def durable(self) -> None:
+        """What a server has committed is."""
 
     async def retake(self, key: Key, source: str, now: datetime) -> tuple[Key, ...]:
         async def work(at: Transaction) -> tuple[Key, ...]:

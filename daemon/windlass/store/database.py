@@ -7,7 +7,7 @@ transaction whole: done, or not begun.
   another one does. Only the commit, the disk's word that it has them, is waited for in a thread.
   What is written while the disk is busy is committed together, each write in a savepoint.
 - A write that a power cut may undo is not waited for: it is done on return, when nothing else is
-  under way. The next commit takes it to the disk.
+  under way. The next commit takes it to the disk, or whoever waits for ``durable``.
 - Work that may take long runs as a whole in that thread.
 - A few rows by their key are read at once, over a second connection: WAL keeps readers and writers
   apart.
@@ -16,12 +16,13 @@ transaction whole: done, or not begun.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -38,6 +39,8 @@ TOGETHER = 32
 """Writes in one commit, at most."""
 FEW = 8
 """Writes in one commit that no clock is asked for."""
+NOTES = 64
+"""Writes in a row that are not waited for; the next one brings them into the file."""
 CHECKPOINT = 1000
 """Pages of the log after which a commit brings them into the file; SQLite's own number."""
 
@@ -46,9 +49,14 @@ class Database:
     """The connection, its thread, and the named statements."""
 
     def __init__(
-        self, connection: sqlite3.Connection, reader: sqlite3.Connection, thread: Executor
+        self,
+        file: Path,
+        connection: sqlite3.Connection,
+        reader: sqlite3.Connection,
+        thread: Executor,
     ) -> None:
         self.connection = connection
+        self._file = file
         self._reader = reader
         self._thread = thread
         self._sql = load_queries("sqlite")
@@ -59,6 +67,15 @@ class Database:
         """Whether the thread has the connection."""
         self._disk = 0.0
         """Seconds that the last commit took."""
+        self._noted = 0
+        """How many writes were not waited for, ever."""
+        self._in_a_row = 0
+        """How many of them came after the last commit that was."""
+        self._safe = 0
+        """How many of them the disk is known to have."""
+        self._syncing: asyncio.Future[None] | None = None
+        self._doubtful = False
+        """Whether the disk has refused the log: what it says of it afterwards proves nothing."""
 
     @classmethod
     async def open(cls, file: Path, thread: Executor | None = None) -> Database:
@@ -82,7 +99,7 @@ class Database:
         except StoreError:
             thread.shutdown(wait=False)
             raise
-        return cls(connection, reader, thread)
+        return cls(file, connection, reader, thread)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one piece of blocking work in the thread. Raises StoreError for a failed write."""
@@ -98,13 +115,66 @@ class Database:
 
     async def note(self, work: Callable[[], T]) -> T:
         """Run one short transaction that need only outlive this process. Raises StoreError."""
-        if self._busy or self._waiting:
+        if self._busy or self._waiting or self._in_a_row >= NOTES:
             return await self.write(work)
         try:
             with self._not_waiting_for_the_disk():
-                return work()
+                result = work()
         except sqlite3.OperationalError as error:
             raise _refusal(error) from error
+        self._noted += 1
+        self._in_a_row += 1
+        return result
+
+    async def durable(self) -> None:
+        """Return when no power cut can undo what ``note`` has done so far. Raises StoreError."""
+        noted = self._noted
+        while self._safe < noted:
+            self._syncing = self._syncing or self._sync_soon()
+            try:
+                await asyncio.shield(self._syncing)
+            except (OSError, sqlite3.Error) as error:
+                raise _refusal(error) from error
+
+    def _sync_soon(self) -> asyncio.Future[None]:
+        """Have the thread take to the disk what is in the log now, for all who wait for it."""
+        noted, answer = self._noted, self._loop.create_future()
+
+        def tell(done: Future[None]) -> None:
+            self._syncing = None
+            error = done.exception()
+            if error is None:
+                self._safe = noted
+                answer.set_result(None)
+            else:
+                answer.set_exception(error)
+                answer.exception()  # seen, also when nobody waits for it any more
+
+        self._thread.submit(self._sync).add_done_callback(
+            lambda done: self._loop.call_soon_threadsafe(tell, done)
+        )
+        return answer
+
+    def _sync(self) -> None:
+        """In the thread. A disk that has refused once is given everything anew, in another file."""
+        if self._doubtful:
+            self._bring_over()
+            self._doubtful = False
+            return
+        descriptor = os.open(f"{self._file}-wal", os.O_RDONLY)
+        try:
+            os.fdatasync(descriptor)
+        except OSError:
+            self._doubtful = True
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _bring_over(self) -> None:
+        with closing(_connect(self._file)) as connection:
+            held_up = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]
+        if held_up:
+            raise sqlite3.OperationalError("the log could not be brought into the file")
 
     @contextmanager
     def _not_waiting_for_the_disk(self) -> Iterator[None]:
@@ -170,6 +240,7 @@ class Database:
                 self.connection.execute("ROLLBACK")
             raise
         self._disk = time.perf_counter() - begun
+        self._in_a_row = 0
 
     def _leave_to_thread(self, works: Sequence[_Work[Any]], do: Callable[[], None]) -> None:
         """Let the thread have the connection; then tell those who wait for it, and go on."""
@@ -255,7 +326,7 @@ class _Work(Generic[T]):
             self._answer.set_result(self._result)
 
 
-def _refusal(error: sqlite3.Error) -> StoreError:
+def _refusal(error: sqlite3.Error | OSError) -> StoreError:
     return StoreError(f"the database did not take the write ({error}); make room on the disk")
 
 

@@ -85,9 +85,14 @@ class Inbox(Protocol):
     async def receive(self, messages: Sequence[SpecMessage], now: datetime) -> Sequence[Receipt]:
         """Take messages over, in their order, all in one transaction; one receipt each.
 
-        Durable when it returns. Each message is taken once, whatever is delivered again. Raises
-        StoreError; then nothing was taken.
+        Each message is taken once, whatever is delivered again. No crash of the daemon undoes that
+        after the return; a power cut may, until ``durable`` has returned. Raises StoreError; then
+        nothing was taken.
         """
+
+    @abstractmethod
+    async def durable(self) -> None:
+        """Return when nothing can undo any more what was received. Raises StoreError."""
 
     @abstractmethod
     async def retake(self, key: Key, source: str, now: datetime) -> tuple[Key, ...]:

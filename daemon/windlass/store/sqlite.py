@@ -16,7 +16,7 @@ from windlass.store.database import Database
 from windlass.store.recording import TakenError
 from windlass.store.rows import Row, number
 from windlass.store.statements import T, Transaction, Value, Work, at_once
-from windlass_schemas import Key
+from windlass_schemas import CloudEvent, Key
 
 DATABASE = "windlass.db"
 """The file's name in the state folder."""
@@ -86,7 +86,15 @@ class SqliteStore(Books):
             await self._check_session(at)
             return await work(at)
 
-        return await (self._db.write if quick else self._db.run)(lambda: self._whole(admitted))
+        return await (self._db.note if quick else self._db.run)(lambda: self._whole(admitted))
+
+    async def durable(self) -> None:
+        await self._db.durable()
+
+    async def unpublished(self, limit: int) -> Sequence[tuple[int, CloudEvent]]:
+        found = await super().unpublished(limit)
+        await self._db.durable()  # what others have heard cannot be undone
+        return found
 
     def _whole(self, work: Work[T]) -> T:
         with self._db.transaction():

@@ -204,7 +204,8 @@ ON CONFLICT (source, key) DO UPDATE
 SET fault_revision = excluded.fault_revision, faults = excluded.faults
 
 -- name: bad_words
-SELECT faults FROM spoken WHERE source = :source AND fault_revision > 0 ORDER BY key
+SELECT faults FROM spoken INDEXED BY spoken_badly  -- or all that the source has said is read
+WHERE source = :source AND fault_revision > 0 ORDER BY key
 
 -- name: last_seq
 SELECT coalesce(max(seq), 0) AS seq FROM outbox WHERE uid = :uid
