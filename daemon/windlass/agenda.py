@@ -166,7 +166,7 @@ class SharedAgenda(Agenda):
         As much again as is worked on waits here, so that no worker waits for the store; what is
         left in the store is for others.
         """
-        room = 2 * workers - self._queue.active - self._queue.startable
+        room = 2 * workers - self._queue.working - self._queue.startable
         if room < workers and self._queue.startable:
             return LOOK_INTERVAL
         taken = await self._roster.take(room, self._queue.full_lanes())

@@ -91,7 +91,7 @@ class Controller:
     async def run(self, stop: asyncio.Event, workers: int, grace: float) -> None:
         """Run ``workers`` workers until ``stop`` is set; passes under way get ``grace`` seconds."""
         self._metrics.reconcile.max_concurrent.set(workers)
-        self._metrics.reconcile.active_workers.set_function(lambda: self.queue.active)
+        self._metrics.reconcile.active_workers.set_function(lambda: self.queue.working)
         await self._part_with_others()
         async with asyncio.TaskGroup() as group:
             feeding = [group.create_task(follow) for follow in self.following.tasks()]
@@ -99,7 +99,8 @@ class Controller:
             feeding.append(group.create_task(self._agenda.feed(workers)))
             feeding.append(group.create_task(self._look_at_all()))
             feeding.append(group.create_task(self._hearing.run()))
-            working = [group.create_task(self._work()) for _ in range(workers)]
+            room = asyncio.Semaphore(workers)
+            working = [group.create_task(self._work(room)) for _ in range(2 * workers)]
             relay = self._company.only_here("outbox", self._relay.run, _stand_by)
             lasting = [group.create_task(each) for each in (relay, *self._company.tasks())]
             await stop.wait()
@@ -172,20 +173,40 @@ class Controller:
 
     # -- hops 4 to 8 ------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
+    async def _work(self, room: asyncio.Semaphore) -> None:
+        """Pass over one key after the other, while there is room.
+
+        Whoever only writes its outcome makes room: a backend does not wait for our disk. As many
+        may write as may work, so that a store that takes nothing stops everything soon.
+        """
         while True:
+            await room.acquire()
             try:
                 key = await self.queue.take()
             except QueueClosed:
+                room.release()
                 return
-            try:
-                await self._pass(key)
-            finally:
-                self.queue.done(key)
+            await self._turn(key, room)
 
-    async def _pass(self, key: Key) -> None:
+    async def _turn(self, key: Key, room: asyncio.Semaphore) -> None:
+        decided = False
+
+        def step_aside() -> None:
+            nonlocal decided
+            decided = True
+            self.queue.step_aside(key)
+            room.release()
+
         try:
-            result = await self._reconciler.reconcile(key)
+            await self._pass(key, step_aside)
+        finally:
+            self.queue.done(key)
+            if not decided:
+                room.release()
+
+    async def _pass(self, key: Key, decided: Callable[[], None]) -> None:
+        try:
+            result = await self._reconciler.reconcile(key, decided)
         except LeaseLostError as error:
             self._metrics.sharing.lost.inc()
             _log.warning("pass overtaken; looking again", key=str(key), error=str(error))

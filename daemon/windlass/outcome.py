@@ -106,6 +106,8 @@ def _is_news(before: Status, after: Status) -> bool:
     """Whether dependents may care: not about when the next try is due."""
     if before is after:
         return False
+    if (before.attempt, before.next_attempt_at) == (after.attempt, after.next_attempt_at):
+        return True  # a status that says nothing new is the old one itself
     quiet = {"attempt": 0, "next_attempt_at": None}
     return before.model_copy(update=quiet) != after.model_copy(update=quiet)
 

@@ -10,6 +10,7 @@ import logging
 import random
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -49,6 +50,10 @@ from windlass_schemas import Key, Reason
 _log = structlog.get_logger("windlass.reconciler")
 
 
+def _nothing() -> None:
+    """Nobody needs to know."""
+
+
 class Reconciler:
     """Runs passes. Holds no state of its own: everything is in the store."""
 
@@ -69,8 +74,10 @@ class Reconciler:
         self._draw = draw
         self.situations = Situations(store, targets, clock, history)
 
-    async def reconcile(self, key: Key) -> Result:
+    async def reconcile(self, key: Key, decided: Callable[[], None] = _nothing) -> Result:
         """One pass. Raises StoreError when its outcome could not be written.
+
+        ``decided`` is called once only the outcome is left to be written.
 
         LeaseLostError, which is one, may come before anything was done.
         """
@@ -99,6 +106,7 @@ class Reconciler:
                 reason=Reason.UNEXPECTED,
             )
             outcome, result = fail(claim.object, unexpected, pass_, self._draw)
+        decided()
         await self.store.commit(claim, replace(outcome, next=result.next))
         duration = time.perf_counter() - started
         self._count(claim.object, outcome, result, pass_, duration)

@@ -48,8 +48,8 @@ class WorkQueue:
         self._lane_of = lane_of
         self._heap: list[_Entry] = []
         self._waiting: dict[Key, _Entry] = {}
-        self._active: dict[Key, tuple[str, float]] = {}
-        """Lane, and since when."""
+        self._active: dict[Key, tuple[str | None, float]] = {}
+        """Lane, None once it has stepped aside, and since when."""
         self._again: dict[Key, Priority] = {}
         self._busy: dict[str, int] = {}
         self._parked: dict[str, list[_Entry]] = {}
@@ -70,6 +70,11 @@ class WorkQueue:
     def active(self) -> int:
         """How many keys are worked on now."""
         return len(self._active)
+
+    @property
+    def working(self) -> int:
+        """How many of them have not stepped aside."""
+        return sum(self._busy.values())
 
     @property
     def startable(self) -> int:
@@ -187,16 +192,33 @@ class WorkQueue:
             return entry.key
         return None
 
+    def step_aside(self, key: Key) -> None:
+        """Its backend is not needed any more: another key of the lane may be worked on.
+
+        The key itself is held until ``done``.
+        """
+        lane, since = self._active[key]
+        self._active[key] = (None, since)
+        self._leave(lane)
+
     def done(self, key: Key) -> None:
         """Give a taken key back; if it was added meanwhile, it is due again."""
         lane, since = self._active.pop(key)
         self._metrics.work_duration.observe(time.monotonic() - since)
-        self._busy[lane] -= 1
-        if self._busy[lane] == 0:
-            del self._busy[lane]
         again = self._again.pop(key, None)
         if again is not None:
             self.add(key, again)
+        self._leave(lane)
+        self._note_quiet()
+        self.on_done()
+
+    def _leave(self, lane: str | None) -> None:
+        """One less is worked on there, so that one that waits for it can begin."""
+        if lane is None:
+            return
+        self._busy[lane] -= 1
+        if self._busy[lane] == 0:
+            del self._busy[lane]
         parked = self._parked.get(lane)
         while parked:
             entry = heapq.heappop(parked)
@@ -206,8 +228,6 @@ class WorkQueue:
                 break
         if not parked:
             self._parked.pop(lane, None)
-        self._note_quiet()
-        self.on_done()
 
     def _note_quiet(self) -> None:
         if not self._waiting and not self._active:

@@ -102,7 +102,10 @@ class Status(Frozen):
 
     def condition(self, type_: str) -> Condition | None:
         """The condition of that type, if the object has it."""
-        return next((c for c in self.conditions if c.type == type_), None)
+        for condition in self.conditions:  # asked ten times a pass: a generator takes twice as long
+            if condition.type == type_:
+                return condition
+        return None
 
     def is_true(self, type_: str, generation: int) -> bool:
         """Whether the condition holds at that very generation."""

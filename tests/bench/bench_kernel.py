@@ -144,7 +144,7 @@ async def late(folder: Path) -> Found:
     async with fleet(folder, source, backend, workers=workers, lanes=workers) as kernel:
         await kernel.until(lambda: bool(backend.first_call), "the first call")
         begin = time.perf_counter()
-        await kernel.until(lambda: kernel.ready() >= count, "all Ready")
+        await kernel.until(lambda: kernel.ready() >= count, "all Ready", pause=0.025)
         took = time.perf_counter() - begin
         await kernel.idle()
         begin = time.perf_counter()

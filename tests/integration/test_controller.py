@@ -21,7 +21,7 @@ from windlass.metrics import Metrics
 from windlass.reconciler import Reconciler
 from windlass.registry import Registry
 from windlass.sources.base import Source, SourceUnavailableError
-from windlass.store.base import Delete, Document, Object, RecordState, Snapshot
+from windlass.store.base import Claim, Delete, Document, Object, Outcome, RecordState, Snapshot
 from windlass.store.sqlite import SqliteStore
 from windlass.targets import Targets
 from windlass_adapters.artifacts import ArtifactStore
@@ -111,8 +111,28 @@ async def running(
         await store.close()
 
 
+class SlowDisk:
+    """Holds up the outcomes of passes until it is let go."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.waiting: list[Key] = []
+        self.free = asyncio.Event()
+        self._write = store.commit
+        store.commit = self.commit  # type: ignore[method-assign]
+
+    async def commit(self, claim: Claim, outcome: Outcome) -> None:
+        self.waiting.append(claim.object.key)
+        await self.free.wait()
+        await self._write(claim, outcome)
+
+
 def is_ready(object_: Object) -> bool:
     return object_.status.is_true("Ready", object_.generation)
+
+
+def was_seen(object_: Object) -> bool:
+    """A pass has said something of it."""
+    return object_.status.observed_generation == object_.generation
 
 
 def has_started(object_: Object) -> bool:
@@ -275,3 +295,19 @@ async def test_the_outbox_is_published_in_order_and_emptied(tmp_path: Path) -> N
         async with asyncio.timeout(5):
             while await daemon.store.unpublished(1):
                 await asyncio.sleep(0.01)
+
+
+async def test_others_work_while_outcomes_are_written_and_not_without_end(tmp_path: Path) -> None:
+    """Four workers: four that write make room for four more, and nobody for a fifth four."""
+    async with running(tmp_path) as at:
+        disk = SlowDisk(at.store)
+        at.source.commit(*(model(f"m{i:02}") for i in range(20)))
+        async with asyncio.timeout(10):
+            while len(disk.waiting) < 8:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert len(set(disk.waiting)) == len(disk.waiting) == 8
+        disk.free.set()
+        async with asyncio.timeout(10):
+            while len(set(disk.waiting)) < 20 or not all(map(was_seen, await at.store.list())):
+                await asyncio.sleep(0.02)

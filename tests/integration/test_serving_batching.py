@@ -183,6 +183,47 @@ def test_clients_that_hang_up_in_the_queue_cost_the_others_nothing(serving: Serv
     until(lambda: under_way(serving) == 0, "nothing is left")
 
 
+def test_who_closes_the_connection_costs_no_computing_and_who_only_writes_no_more_is_answered(
+    serving: Serving,
+) -> None:
+    def left() -> int:
+        text = serving.client.get("/metrics").text
+        ends = (line.rpartition(" ") for line in text.splitlines() if 'code="499"' in line)
+        return sum(int(float(count)) for series, _, count in ends if 'deployment="stall"' in series)
+
+    before = left()
+    with held_up(serving, "stall", 3 * LONG) as slow, contextlib.ExitStack() as stack:
+        clients = {n: stack.enter_context(connection(serving)) for n in range(8)}
+        for n, client in clients.items():
+            client.sendall(message("stall", row(n, n)))
+        until(lambda: under_way(serving) == 9, "all wait")
+        for n in range(4):
+            clients[n].close()
+            clients[n + 4].shutdown(socket.SHUT_WR)
+        slow.result(60)
+        for n in range(4, 8):
+            *early, ((status, document)) = replies(clients[n])
+            assert early, "it took long enough for an interim answer"
+            assert {code for code, _ in early} == {102}
+            assert status == 200
+            assert document["outputs"][0]["data"] == [float(n)] * 2  # type: ignore[index]  # a list
+    until(lambda: under_way(serving) == 0, "nothing is left")
+    assert left() == before + 4
+
+
+def replies(client: socket.socket) -> list[tuple[int, dict[str, object]]]:
+    """Interim answers and the last one, up to the end of the connection."""
+    with client.makefile("rb") as stream:
+        text = stream.read()
+    found: list[tuple[int, dict[str, object]]] = []
+    while text:
+        head, _, text = text.partition(b"\r\n\r\n")
+        status = int(head.split()[1])
+        found.append((status, {} if status == 102 else json.loads(text)))
+        text = text if status == 102 else b""
+    return found
+
+
 def test_a_full_queue_is_a_429_that_says_when_to_come_again(serving: Serving) -> None:
     with held_up(serving, "few"), connection(serving) as client:
         client.sendall(b"".join(message("few", row(n, n)) for n in range(5)))

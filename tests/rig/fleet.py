@@ -133,9 +133,9 @@ class TimedReconciler(Reconciler):
 
     passes: list[tuple[Key, float]]
 
-    async def reconcile(self, key: Key) -> Result:
+    async def reconcile(self, key: Key, decided: Callable[[], None] = lambda: None) -> Result:
         self.passes.append((key, time.perf_counter()))
-        return await super().reconcile(key)
+        return await super().reconcile(key, decided)
 
 
 @dataclass
@@ -160,13 +160,15 @@ class Fleet:
                     return each.value
         return 0.0
 
-    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 600) -> None:
-        """Wait for a state, looking often."""
+    async def until(
+        self, condition: Callable[[], bool], what: str, seconds: float = 600, pause: float = 0.005
+    ) -> None:
+        """Wait for a state, looking often. To look at a metric takes a part of a millisecond."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
                 raise TimeoutError(f"not within {seconds:.0f} s: {what}")
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(pause)
 
     async def idle(self) -> None:
         """Wait until nothing is due and nothing is worked on."""

@@ -56,6 +56,27 @@ async def test_adds_during_a_pass_give_exactly_one_more_pass() -> None:
     assert len(queue) == 0
 
 
+async def test_a_key_that_steps_aside_leaves_its_lane_and_stays_held() -> None:
+    queue = make(one_lane(1))
+    queue.add(key("a"))
+    queue.add(key("b"))
+    assert await queue.take() == key("a")
+    assert queue.full_lanes() == []
+    waiting = asyncio.create_task(queue.take())
+    await asyncio.sleep(1)
+    assert (queue.working, queue.full_lanes()) == (1, ["only"])
+    queue.step_aside(key("a"))
+    assert await waiting == key("b")
+    queue.add(key("a"))
+    assert (queue.working, queue.active, len(queue)) == (1, 2, 0), "never two workers on one key"
+    queue.done(key("a"))
+    assert (queue.working, queue.active, len(queue)) == (1, 1, 1)
+    queue.done(key("b"))
+    assert await queue.take() == key("a")
+    queue.done(key("a"))
+    assert queue.quiet.is_set()
+
+
 async def test_an_edit_goes_before_resyncs_even_when_the_key_waited_as_a_resync() -> None:
     queue = make(one_lane())
     for name in "abc":

@@ -34,6 +34,8 @@ _BREACH = 0.005
 """Seconds; a run in the event loop that takes longer sends the model to its lanes."""
 _PROOF = 32
 """Short runs in a row before a model may run in the event loop; doubled by each breach."""
+_SUCCESSOR = 4
+"""The same for a model that takes the place of one that was there, if its trial was as short."""
 _LOOK_AHEAD = 64
 """Requests of another shape that are passed over in search of batch-mates."""
 
@@ -88,6 +90,11 @@ class BatchQueue:
         elif not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
+
+    def succeed(self, old: BatchQueue) -> None:
+        """Take the place of that queue, and believe sooner that runs are short if its were."""
+        if old.in_loop:
+            self._proof = min(self._proof, _SUCCESSOR)
 
     def predicted_wait(self) -> float:
         """Seconds until what waits now is answered."""
@@ -210,7 +217,7 @@ class BatchQueue:
     def _run_here(self, asks: list[Ask]) -> None:
         outcome = run(self.model, asks)
         if isinstance(outcome, Batch) and outcome.cost > _BREACH:
-            self._proof = min(self._proof * 2, 1 << 20)
+            self._proof = min(max(self._proof, _PROOF) * 2, 1 << 20)
             self._short_runs = 0
         self._finish(asks, outcome)
 

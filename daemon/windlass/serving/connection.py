@@ -25,6 +25,10 @@ _ARRIVED = bytearray(256 << 10)
 _ARRIVED_VIEW = memoryview(_ARRIVED)
 _SWALLOW = 4
 """How many times the limit is read and dropped, so that a client that only writes gets its 413."""
+_STILL_THERE = b"HTTP/1.1 102 Processing\r\n\r\n"
+"""What any client of HTTP/1.1 skips. The system of one that is gone answers it with a reset."""
+_SOON, _SELDOM = 0.1, 5.0
+"""Seconds until a client that writes no more is sent that; twice as long each time."""
 
 
 class Routes(Protocol):
@@ -157,7 +161,10 @@ class Connection(asyncio.BufferedProtocol):
         """The client writes no more, but may wait for answers that are due."""
         self.closing = True
         self._drop_unfinished()
-        return bool(self._exchanges)
+        if not self._exchanges:
+            return False
+        asyncio.get_running_loop().call_later(_SOON, self._see_who_waits, _SOON)
+        return True
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -351,6 +358,19 @@ class Connection(asyncio.BufferedProtocol):
             self.routes.abandon(exchange)
             if exchange in self._exchanges:
                 self._exchanges.remove(exchange)
+
+    def _see_who_waits(self, seconds: float) -> None:
+        """One who has hung up looks like one who only writes no more, until something is sent.
+
+        The first sending brings the reset, the next one fails by it: then nothing is computed for
+        nobody.
+        """
+        if self._transport is None or self._transport.is_closing() or not self._exchanges:
+            return
+        if self._exchanges[0].head.minor == "1.1" and not self._writing_paused:
+            self._transport.write(_STILL_THERE)
+        later = min(2 * seconds, _SELDOM)
+        asyncio.get_running_loop().call_later(later, self._see_who_waits, later)
 
     def _abort(self) -> None:
         if self._transport is not None:

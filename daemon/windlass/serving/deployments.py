@@ -239,6 +239,7 @@ class Deployments:
         old, deployment.served = deployment.served, served
         deployment.candidate = deployment.trial = None
         if old is not None:
+            served.queue.succeed(old.queue)
             if served.order.options.autoscaling is not None:
                 served.queue.lanes = max(old.queue.lanes, 1)
             self._start(self._retire(old))

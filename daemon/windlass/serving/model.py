@@ -29,6 +29,9 @@ _ONNX_TYPES = {
     **{f"tensor({name.lower()})": name for name in DATATYPES if "INT" in name},
 }
 _FATAL_ONLY = 4
+_TRIM_AFTER = 16 << 20
+"""Bytes of dropped models after which memory goes back to the system. Small models that follow each
+other use the same again; to return it each time would cost them more than to load."""
 _LOCATION = b"\n\x08location\x12"
 """Before the name of a file with weights, whose length is the next byte."""
 _SOURCE_FILE = re.compile(r"/onnxruntime_src/\S+ ")
@@ -44,6 +47,9 @@ class RunError(Exception):
 
 class OnnxModel:
     """A session that has answered its probe."""
+
+    _dropped = 0
+    """Bytes of all models that were closed since memory went back to the system."""
 
     def __init__(self, session: onnxruntime.InferenceSession, signature: Signature) -> None:
         self._session: onnxruntime.InferenceSession | None = session
@@ -108,7 +114,9 @@ class OnnxModel:
         self._session = None
         # Versions before this one may be in circles, which nothing else would look at for long.
         gc.collect()
-        trim_memory()
+        OnnxModel._dropped += self.size
+        if OnnxModel._dropped >= _TRIM_AFTER:
+            trim_memory()
 
     def _probe(self) -> None:
         inputs = [_zeros(spec) for spec in self.signature.inputs]
@@ -138,8 +146,6 @@ class Trial:
     def __init__(self, model: OnnxModel) -> None:
         self._model = model
         self._random = np.random.default_rng(7)
-        self.size = 0
-        """Bytes of the file, which is about what it takes of the memory."""
         self.curve: list[tuple[int, float]] = []
 
     def rows_are_independent(self) -> bool:
@@ -194,6 +200,7 @@ def _same(together: Array, alone: Array) -> bool:
 
 def trim_memory() -> None:
     """Return freed memory to the system; glibc alone would keep most of a dropped model."""
+    OnnxModel._dropped = 0
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
