@@ -119,6 +119,14 @@ class TestSageMaker:
         assert self.invoke(serving, json.dumps(v1)).json() == {"predictions": [[1.0, 2.0]]}
         assert self.invoke(serving, "1,2", content_type="text/csv").text == "1.0,2.0\n"
 
+    def test_what_curl_says_of_any_body_says_nothing(self, serving: Serving) -> None:
+        kind = "application/x-www-form-urlencoded"
+        v2 = json.dumps({"inputs": [tensor("x", "FP32", [1, 2], [1, 2])]})
+        answer = self.invoke(serving, v2, content_type=kind).json()
+        assert answer["outputs"][0]["data"] == [1.0, 2.0]
+        v1 = self.invoke(serving, json.dumps({"instances": [[1, 2]]}), content_type=kind)
+        assert v1.json() == {"predictions": [[1.0, 2.0]]}
+
     def test_binary_tensors_say_the_length_of_their_json_in_the_type(
         self, serving: Serving
     ) -> None:

@@ -28,6 +28,9 @@ from windlass.serving.metrics import Metrics
 from windlass.serving.pages import Answer, Pages
 from windlass.serving.rows import CSV, TEXT, LinesForm, RowsForm
 
+_UNSAID = "application/x-www-form-urlencoded"
+"""What curl says of any body."""
+
 Page = Callable[[Head, bytes], Answer]
 
 log = structlog.get_logger()
@@ -179,9 +182,8 @@ class Front:
             if name != "json-header-size":
                 return refusal(400, f"Content-Type {kind} needs ;json-header-size=BYTES")
             return form_of({"inference-header-content-length": size})
-        if head.path == "/invocations" and (
-            b'"datatype"' in body or "json" not in (kind or "json")
-        ):
+        said = kind not in ("", _UNSAID) and "json" not in kind
+        if head.path == "/invocations" and (said or b'"datatype"' in body):
             return form_of(head.headers)
         return RowsForm()
 
