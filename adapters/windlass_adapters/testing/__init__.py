@@ -9,6 +9,8 @@
 Only ``backend`` and ``adapter`` are imported here, so that a look at the fake costs no kernel.
 """
 
+import sys
+
 from windlass_adapters.testing.adapter import MemoryAdapter
 from windlass_adapters.testing.backend import MemoryBackend
 from windlass_adapters.testing.held import Held
@@ -19,6 +21,11 @@ from windlass_adapters.testing.personality import (
     SLURM_LIKE,
     Personality,
 )
+
+if "pytest" in sys.modules:  # then a failed check says what it has found, as in one's own tests
+    import pytest
+
+    pytest.register_assert_rewrite(f"{__name__}.contract")
 
 __all__ = [
     "DETERMINISTIC",

@@ -10,8 +10,9 @@ import math
 
 _MEMORY = 0.98
 """Weight of the past at each new run: about fifty runs are remembered."""
-_WORTH = 20
-"""A batch grows until A is a twentieth of its cost: more rows only add waiting."""
+_WORTH = 10
+"""A batch grows until A is a tenth of its cost: more rows would win less, and add waiting. With a
+twentieth, noise in A made the batches of a model that only computes now long, now short."""
 _LINGER = 0.15
 """Share of A that may be spent on waiting."""
 _LONGEST_LINGER = 0.005
