@@ -1,7 +1,6 @@
 """What nobody needs any more goes, a few seconds at a time: runs, what they took, old programs."""
 
 import os
-import random
 import shutil
 import time
 from contextlib import suppress
@@ -64,11 +63,11 @@ def sweep_contents(site: Site, older: float) -> None:
     kept = site.path("cas", "sha256")
     parts = [site.path("cas", name) for name in listing(site.path("cas")) if name != "sha256"]
     drawers = [os.path.join(kept, name) for name in listing(kept)]
-    random.shuffle(drawers)  # where the time does not do for all, each has its turn some day
+    turn = int(until) % max(1, len(drawers))  # where time does not do for all, others come first
     for path in parts:
         if age_of(path) > older:
             os.unlink(path)
-    for drawer in drawers:
+    for drawer in drawers[turn:] + drawers[:turn]:
         for name in listing(drawer):
             if time.time() > until:
                 return
