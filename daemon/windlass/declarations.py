@@ -150,7 +150,8 @@ def _announce(snapshot: Snapshot, applied: Applied) -> None:
         _log.error("declared by two sources; the first keeps it", key=str(key), owner=owner)
     if applied.blocked:
         _log.error(
-            "this revision would remove too much at once; look, then: windlass approve REVISION",
+            "this revision would remove too much at once; look, then:"
+            f" windlass approve {snapshot.revision[:12]}",
             revision=snapshot.revision,
             objects=[str(key) for key in applied.blocked],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ async def test_a_check_that_fails_says_what_it_has_found(tmp_path: Path) -> None
         def make(self, folder: Path) -> Rig:
             rig = super().make(folder)
 
-            async def find(_owner: Owner) -> list[Found]:
+            async def find(owner: Owner) -> Sequence[Found]:
                 return []
 
             rig.adapter.find = find  # type: ignore[method-assign]

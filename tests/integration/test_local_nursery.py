@@ -13,10 +13,20 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from rig.local import LocalTarget, gone, lives, look, settled, start, until
-from windlass_adapters.base import Absent, AmbiguousError, Found, State, TransientError
+from windlass_adapters.base import (
+    Absent,
+    AmbiguousError,
+    Create,
+    Found,
+    Owner,
+    State,
+    TransientError,
+)
 from windlass_adapters.local import LocalAdapter, starting
+from windlass_adapters.local.runs import Begun, Runs
 from windlass_schemas import Reason
 
 
@@ -183,6 +193,50 @@ async def test_what_was_made_ready_is_used_and_goes_with_the_daemon(target: Loca
         second = await run(target, adapter, "b000000000000000")
         assert (target.state / "runs" / second.external.name).stat().st_ino == inode
     await until(lambda: not beside(target), "nothing is ready any more")
+
+
+async def command(target: LocalTarget, adapter: LocalAdapter, uid: str) -> None:
+    """The same as ``run``, of a Job without files."""
+    spec: dict[str, JsonValue] = {"command": ["sh", "-c", "printf x >> ../started"]}
+    desired = target.desired("Job", "train", spec, uid=uid)
+    found = await start(adapter, desired)
+    ended = await settled(adapter, desired.owner, found.external)
+    assert ended.state is State.SUCCEEDED, ended.message
+    assert (target.state / "runs" / found.external.name / "started").read_text() == "x"
+
+
+async def test_a_run_for_which_all_is_ready_begins_without_a_thread(
+    target: LocalTarget, adapter: LocalAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only its answer is waited for in one. What brings files is started in one as a whole."""
+    begun: list[bool] = []
+    create = Runs.create
+
+    def noted(self: Runs, owner: Owner, action: Create, before: Begun | None = None) -> Found:
+        begun.append(before is not None)
+        return create(self, owner, action, before)
+
+    monkeypatch.setattr(Runs, "create", noted)
+    await command(target, adapter, "a000000000000000")
+    await until(lambda: len(beside(target)) == 3, "all ready")
+    await command(target, adapter, "b000000000000000")
+    await until(lambda: len(beside(target)) == 3, "all ready")
+    await run(target, adapter, "c000000000000000")
+    assert begun == [False, True, False]
+
+
+async def test_killed_runners_cost_no_run_that_begins_without_a_thread(
+    target: LocalTarget, adapter: LocalAdapter
+) -> None:
+    """The order goes to the next one, and if that is dead as well, somebody looks first."""
+    await command(target, adapter, "a000000000000000")
+    for number, many in enumerate((1, 2)):
+        await until(lambda: len(ready(target)) == 2, "two are ready")
+        killed = ready(target)[:many]
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda pids=killed: not any(map(lives, pids)), "their end")  # type: ignore[misc]
+        await command(target, adapter, f"b{number}00000000000000")
 
 
 async def test_what_was_made_ready_and_is_gone_costs_no_run(

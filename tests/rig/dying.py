@@ -58,6 +58,7 @@ PLACES: tuple[Place, ...] = (
     (OpenTarget, "find"),
     (OpenTarget, "apply"),
     (OpenTarget, "delete"),
+    (Runs, "begin"),
     (RunFolders, "make"),
     (RunFolders, "_fill"),
     (RunFolders, "prepare"),

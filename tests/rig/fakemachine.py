@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -335,8 +336,13 @@ class FakeStarter(Starter):
         super().__init__(machine.state)
         self._machine = machine
 
-    def start(self, folder: Path, given: Mapping[str, object]) -> None:
-        self._machine.start(folder, given)
+    def start(
+        self, run: Path, given: Mapping[str, object], asked: socket.socket | None = None
+    ) -> None:
+        self._machine.start(run, given)
+
+    def at_hand(self) -> socket.socket | None:
+        return None
 
 
 class FakeAdmin(Admin):

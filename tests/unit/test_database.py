@@ -164,7 +164,8 @@ async def test_who_waits_for_the_disk_gets_its_word_for_the_notes_before(
     await database.note(lambda: put(database, "first"))
     async with asyncio.TaskGroup() as group:
         waiting = [group.create_task(database.durable()) for _ in range(3)]
-        await asyncio.sleep(0.05)
+        while not asked:
+            await asyncio.sleep(0.001)
         await database.note(lambda: put(database, "second"))  # held up by nothing
         waiting.append(group.create_task(database.durable()))
         await asyncio.sleep(0)
@@ -173,6 +174,22 @@ async def test_who_waits_for_the_disk_gets_its_word_for_the_notes_before(
     assert asked == 2
     await database.durable()
     assert asked == 2
+
+
+async def test_a_commit_that_waits_takes_the_notes_before_it_along(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log is one file; a commit without a change does not ask the disk."""
+    asked: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", asked.append)
+    await database.note(lambda: put(database, "noted"))
+    await database.write(put, database, "written")
+    await database.durable()
+    assert asked == []
+    await database.note(lambda: put(database, "noted again"))
+    await database.write(lambda: None)
+    await database.durable()
+    assert len(asked) == 1
 
 
 async def test_a_disk_that_has_refused_the_log_is_given_all_of_it_in_the_other_file(

@@ -160,7 +160,8 @@ class LocalAdapter(Adapter, ChecksSpecs, ReadsLogs, Infers):
             return await self._deployments.apply(owner, action)
         if isinstance(action, Update):
             raise TerminalError(f"{action.wanted.name}: a run is made once and never changed")
-        return await asyncio.to_thread(self._runs.create, owner, action)
+        begun = self._runs.begin(owner, action)
+        return await asyncio.to_thread(self._runs.create, owner, action, begun)
 
     async def delete(self, owner: Owner, external: External) -> None:
         if external.role == RUN_ROLE:

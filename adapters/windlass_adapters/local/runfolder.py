@@ -104,6 +104,11 @@ class RunFolders:
             else:
                 return
 
+    @property
+    def ready(self) -> bool:
+        """Whether a folder is."""
+        return bool(self._spare)
+
     def prepare(self) -> None:
         """Have a folder ready for the next run: to make its files takes most of the time.
 

@@ -1,7 +1,7 @@
 """Runs: the attempts of Jobs as folders, ``runs/NAME``, as the daemon sees them (hops 5 and 7).
 
 A folder appears whole, by rename. What happens in it is its runner's; the daemon reads the records
-and never waits. All methods are blocking, and quick.
+and never waits. All methods are blocking, and quick; ``begin`` is for the event loop's thread.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from windlass_adapters.artifacts import ArtifactStore
 from windlass_adapters.base import (
@@ -45,6 +46,13 @@ from windlass_schemas import Reason
 LOG_PIECE = 64 * 1024
 _PATIENCE = 10.0
 """Seconds beyond the grace that a runner has to end a cancelled run."""
+
+
+class Begun(NamedTuple):
+    """A run whose order was given, and whose runner has not answered yet."""
+
+    given: Mapping[str, object]
+    runner: socket.socket
 
 
 class Runs:
@@ -89,28 +97,60 @@ class Runs:
                 found.append(seen)
         return found
 
-    def create(self, owner: Owner, action: Create) -> Found:
+    def begin(self, owner: Owner, action: Create) -> Begun | None:
+        """Begin a run at once, if all that it needs is ready; None when it takes any time.
+
+        A few names and one file are written, which takes less time than to wake a thread for it.
+        ``create`` sees how it went. Raises what that raises.
+        """
+        folder = self._folder(action.wanted.name)
+        body = RunBody.model_validate(action.wanted.body)
+        if body.files or body.inputs or not self._folders.ready or folder.exists():
+            return None
+        given = _declared_environment(body)
+        runner = self._starter.at_hand()
+        if runner is None:
+            return None
+        try:
+            with writing(self._root):
+                self._folders.make(folder, owner, action, body)
+        except BaseException:
+            self._starter.leave(runner)
+            raise
+        if not self._starter.ask(runner, folder, given):
+            self._starter.leave(runner)
+            return None
+        return Begun(given, runner)
+
+    def create(self, owner: Owner, action: Create, begun: Begun | None = None) -> Found:
         """Prepare the folder if it is not there, start its runner if none has started."""
         name = action.wanted.name
         folder = self._folder(name)
         record = load(folder / runner.RUN, RunRecord)
         if record is not None and record.uid != owner.uid:
             raise TerminalError(f"run {name} belongs to another object; remove {folder}")
-        if record is None or read_process(folder / runner.CLAIM) is None:
+        if begun is not None:
+            self._start(folder, begun.given, begun.runner)
+        elif record is None or read_process(folder / runner.CLAIM) is None:
             body = RunBody.model_validate(action.wanted.body)
             given = _declared_environment(body)
             with writing(self._root):
                 if record is None:
                     self._clear(folder)
                     self._folders.make(folder, owner, action, body)
-                self._starter.start(folder, given)
-            with suppress(OSError):  # then the next run's folder is made when it begins
-                self._folders.prepare()
+                self._start(folder, given)
         seen = self._look(name)
         if isinstance(seen, Found):
             return seen
         log = folder / runner.LOG
         raise TransientError(f"run {name} ended before it began; {log} may say why")
+
+    def _start(
+        self, folder: Path, given: Mapping[str, object], asked: socket.socket | None = None
+    ) -> None:
+        self._starter.start(folder, given, asked)
+        with suppress(OSError):  # then the next run's folder is made when it begins
+            self._folders.prepare()
 
     def delete(self, owner: Owner, external: External) -> None:
         """Ask a run to stop; remove it once it has."""

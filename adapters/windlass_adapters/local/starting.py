@@ -7,6 +7,7 @@ and an order whose answer got lost goes to a second runner, which finds the clai
 from __future__ import annotations
 
 import json
+import select
 import socket
 import subprocess
 import threading
@@ -17,6 +18,8 @@ from pathlib import Path
 from windlass_adapters.base import AmbiguousError, TransientError
 from windlass_adapters.local.processes import LAUNCH_TIMEOUT, module_command, module_environment
 
+AT_ONCE = 32 * 1024
+"""Bytes of an order that a socket takes although nobody reads yet."""
 LOG = "nursery.log"
 NURSERY_MODULE = "windlass_adapters.local.nursery"
 
@@ -30,16 +33,24 @@ class Starter:
         self._lock = threading.Lock()
         self._nursery: _Nursery | None = None
 
-    def start(self, run: Path, given: Mapping[str, object]) -> None:
+    def start(
+        self, run: Path, given: Mapping[str, object], asked: socket.socket | None = None
+    ) -> None:
         """Have a run begin; returns once a runner has claimed it, or found it claimed or gone.
 
-        ``given`` goes through a socket, so that secrets in it touch no disk. Raises AmbiguousError,
-        TransientError, and OSError when no process can be started.
+        ``given`` goes through a socket, so that secrets in it touch no disk. ``asked`` is the
+        runner that has the order already. Raises AmbiguousError, TransientError, and OSError when
+        no process can be started.
         """
-        order = json.dumps({"folder": str(run), **given}).encode()
+        order = _order(run, given)
         try:
-            for _ in range(2):
-                if self._hand_over(order):
+            if asked is not None and self._answered(asked):
+                return
+            for _ in range(1 if asked is not None else 2):
+                runner = self._runner()
+                with suppress(ConnectionError):
+                    _send(runner, order)
+                if self._answered(runner):
                     return
         except TimeoutError:
             raise AmbiguousError(
@@ -47,25 +58,60 @@ class Starter:
             ) from None
         raise AmbiguousError(f"two runners were killed while they began run {run.name}")
 
+    def at_hand(self) -> socket.socket | None:
+        """A runner, if one is ready now. Whoever takes it gives it an order, or closes it."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if self._nursery is None or not self._nursery.offers:
+                return None
+            return self._nursery.take()
+        except ConnectionError:  # it has died; the next start makes another one
+            return None
+        finally:
+            self._lock.release()
+
+    def ask(self, runner: socket.socket, run: Path, given: Mapping[str, object]) -> bool:
+        """Give the order without waiting; False when it is too long for that, or nobody is there.
+
+        ``start`` waits for the answer.
+        """
+        order = _order(run, given)
+        if len(order) > AT_ONCE:
+            return False
+        with suppress(ConnectionError):
+            _send(runner, order)
+            return True
+        return False
+
+    def leave(self, runner: socket.socket) -> None:
+        """Let a runner go without an order, and have another one made."""
+        runner.close()
+        self._one_more()
+
     def close(self) -> None:
         """Keep no runner ready any more. What runs goes on."""
         with self._lock:
             self._drop()
 
-    def _hand_over(self, order: bytes) -> bool:
-        """Whether a runner has answered; one that was killed has not."""
-        with self._runner() as runner:
-            runner.settimeout(LAUNCH_TIMEOUT)
+    def _answered(self, asked: socket.socket) -> bool:
+        """Whether a runner has answered; one that was killed has not. Raises TimeoutError."""
+        with asked:
+            asked.settimeout(LAUNCH_TIMEOUT)
             answer = b""
             with suppress(ConnectionError):
-                _send(runner, order)
-                answer = runner.recv(1)
-        # Not before: the new one would take the processor from this run. And without the lock,
-        # whose holder may be waiting for that very runner.
+                answer = asked.recv(1)
+        self._one_more()
+        return bool(answer)
+
+    def _one_more(self) -> None:
+        """Not before a run has begun: a new runner would take the processor from it.
+
+        And without the lock, whose holder may be waiting for that very runner.
+        """
         nursery = self._nursery
         if nursery is not None:
             nursery.ask()
-        return bool(answer)
 
     def _runner(self) -> socket.socket:
         with self._lock:
@@ -85,6 +131,10 @@ class Starter:
         if self._nursery is not None:
             self._nursery.close()
             self._nursery = None
+
+
+def _order(run: Path, given: Mapping[str, object]) -> bytes:
+    return json.dumps({"folder": str(run), **given}).encode()
 
 
 def _send(runner: socket.socket, order: bytes) -> None:
@@ -109,6 +159,11 @@ class _Nursery:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
+
+    @property
+    def offers(self) -> bool:
+        """Whether a runner is ready, or there will be none."""
+        return bool(select.select([self._offers], [], [], 0)[0])
 
     def take(self) -> socket.socket:
         """The next runner that is ready. Raises ConnectionError when the nursery has died."""

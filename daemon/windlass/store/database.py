@@ -41,6 +41,11 @@ FEW = 8
 """Writes in one commit that no clock is asked for."""
 NOTES = 64
 """Writes in a row that are not waited for; the next one brings them into the file."""
+TURNS = 2
+"""Turns of the event loop after which the disk is asked for notes: what they let begin goes first.
+
+A thread that is woken takes the interpreter from it at each statement.
+"""
 CHECKPOINT = 1000
 """Pages of the log after which a commit brings them into the file; SQLite's own number."""
 
@@ -129,6 +134,9 @@ class Database:
     async def durable(self) -> None:
         """Return when no power cut can undo what ``note`` has done so far. Raises StoreError."""
         noted = self._noted
+        for _ in range(TURNS):
+            if self._safe < noted:
+                await asyncio.sleep(0)
         while self._safe < noted:
             self._syncing = self._syncing or self._sync_soon()
             try:
@@ -144,7 +152,7 @@ class Database:
             self._syncing = None
             error = done.exception()
             if error is None:
-                self._safe = noted
+                self._safe = max(self._safe, noted)
                 answer.set_result(None)
             else:
                 answer.set_exception(error)
@@ -213,6 +221,7 @@ class Database:
         """
         taken: list[_Work[Any]] = []
         begun = time.perf_counter()
+        changes = self.connection.total_changes
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             while self._waiting and self._waiting[0].quick and len(taken) < TOGETHER:
@@ -228,7 +237,8 @@ class Database:
             for work in taken or [self._waiting.popleft()]:
                 work.fail(error)
         else:
-            self._leave_to_thread(taken, self._commit)
+            wrote = self.connection.total_changes > changes  # or the disk is not asked
+            self._leave_to_thread(taken, self._commit, self._noted if wrote else 0)
 
     def _commit(self) -> None:
         """In the thread. Nobody hears of a success before the disk has it."""
@@ -242,12 +252,19 @@ class Database:
         self._disk = time.perf_counter() - begun
         self._in_a_row = 0
 
-    def _leave_to_thread(self, works: Sequence[_Work[Any]], do: Callable[[], None]) -> None:
-        """Let the thread have the connection; then tell those who wait for it, and go on."""
+    def _leave_to_thread(
+        self, works: Sequence[_Work[Any]], do: Callable[[], None], safe: int = 0
+    ) -> None:
+        """Let the thread have the connection; then tell those who wait for it, and go on.
+
+        ``safe`` is how many notes the disk has, if it goes well: the log is one file.
+        """
         self._busy = True
 
         def tell(done: Future[None]) -> None:
             self._busy = False
+            if done.exception() is None and not self._doubtful:
+                self._safe = max(self._safe, safe)
             for work in works:
                 work.tell(done.exception())
             self._go_on()
