@@ -9,8 +9,8 @@ from windlass_adapters.local.processes import this_process
 from windlass_adapters.local.records import write_record
 
 
-def claim_anyway(path: Path, *, durable: bool) -> bool:
-    """Take a claim, whoever has it."""
+def claim_anyway(path: Path, *, durable: bool, ready: Path | None) -> bool:
+    """Take a claim, whoever has it, and whatever was made ready for it."""
     write_record(path, this_process()._asdict(), durable=durable)
     return True
 
