@@ -214,27 +214,33 @@ async def test_a_consumer_that_gets_nothing_of_what_waits_is_made_anew(
     """Messages lie ready, the consumer counts, and nothing comes: silent death."""
     monkeypatch.setattr(link, "PROBE", 0.5)
     url = broker.url(broker.vhost())
-    async with bus_daemon(tmp_path / "d", url) as daemon:
-        await daemon.until_up()
-        connection = await aio_pika.connect(url, timeout=BOUND)
-        async with connection:
-            # Another consumer with a higher priority takes nothing and is in the way: as a stuck
-            # one would, it leaves ours without anything while messages lie there.
-            channel = await connection.channel()
-            await channel.set_qos(prefetch_count=1)
-            other = await channel.get_queue("windlass.specs")
-            taken: list[object] = []
+    connection = await aio_pika.connect(url, timeout=BOUND)
+    taken: list[object] = []
 
-            async def keep(message: object) -> None:
-                taken.append(message)
+    async def keep(message: object) -> None:
+        taken.append(message)
 
-            await other.consume(keep, arguments={"x-priority": 10})
+    async with connection:
+        # Only the first consumer of this queue gets messages, one that it never acknowledges. Ours
+        # is the second: what a stuck one in the broker looks like.
+        channel = await connection.channel()
+        await channel.set_qos(prefetch_count=1)
+        arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+        queue = await channel.declare_queue("windlass.specs", durable=True, arguments=arguments)
+        await queue.consume(keep)
+        async with bus_daemon(tmp_path / "d", url) as daemon:
+            await daemon.until_up()
             async with connected(Address(url), "/ci") as publisher:
                 await publisher.publish(job("first"))
                 await until(lambda: taken, "the other one has the first")
-                answer = await publisher.answer(await publisher.publish(job("second")), BOUND)
-            assert answer.ok
-        await daemon.until_object("Job/first", lambda o: True)
+                before = daemon.links.intake.connects
+                id_ = await publisher.publish(job("second"))
+                await until(
+                    lambda: daemon.links.intake.connects >= before + 2, "it is made anew twice"
+                )
+                await connection.close()
+                assert (await publisher.answer(id_, BOUND)).ok
+            await daemon.until_object("Job/first", lambda o: True)
 
 
 async def test_a_queue_that_an_operator_declared_otherwise_is_used(
