@@ -225,8 +225,11 @@ async def test_a_consumer_that_gets_nothing_of_what_waits_is_made_anew(
         # is the second: what a stuck one in the broker looks like.
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=1)
-        arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
-        queue = await channel.declare_queue("windlass.specs", durable=True, arguments=arguments)
+        queue = await channel.declare_queue(
+            "windlass.specs",
+            durable=True,
+            arguments={"x-queue-type": "quorum", "x-single-active-consumer": True},
+        )
         await queue.consume(keep)
         async with bus_daemon(tmp_path / "d", url) as daemon:
             await daemon.until_up()
