@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -130,13 +131,17 @@ def conv(payloads: Payloads, rounds: int) -> list[Gate]:
     with _up(payload, "Windlass") as up, Loop(payload, 1) as single, Loop(payload, 32) as batched:
         ours = _side(up, payload, "Windlass", 64, 4.0)
         text = "conv (compute-bound), 64: rate over `session.run`"
-        limits = looping(single, 1, 2.0), looping(batched, 32, 2.0)
+        limits = looping(single, 1, 4.0), looping(batched, 32, 2.0)
         pairs = [Pair(text, ours, limit, ">=", 0.9) for limit in limits]
         in_turns(pairs, (rounds + 1) // 2)
     spread = tuple(cell.p99 / cell.p50 for cell in ours.cells)
+    limit = statistics.median(single.spreads[1:])  # the first one was to warm up
+    text = (
+        f"conv, 64: p99 over p50 ({limit:.3g} in front of `session.run` alone, one after the other)"
+    )
     return [
         min((pair.gate() for pair in pairs), key=lambda gate: gate.got),
-        Gate("conv, 64: p99 over p50", "<=", 1.15, spread),
+        Gate(text, "<=", 1.15, spread),
         _failed("conv", [ours]),
     ]
 

@@ -62,13 +62,16 @@ from bench.serving.payloads import session
 runs, rows, shape = session(Path(sys.argv[1])), int(sys.argv[2]), eval(sys.argv[3])
 x = np.random.rand(rows, *shape).astype(np.float32)
 for line in sys.stdin:
-    count, spent, began = 0, time.process_time(), time.perf_counter()
-    end = began + float(line)
-    while time.perf_counter() < end:
+    count, spent, ends = 0, time.process_time(), [time.perf_counter()]
+    end = ends[0] + float(line)
+    while ends[-1] < end:
         runs.run(None, {"x": x})
         count += rows
-    taken = time.perf_counter() - began
-    print(count / taken, (time.process_time() - spent) / count * 1e6, flush=True)
+        ends.append(time.perf_counter())
+    waits = sorted(b - a for a, b in zip(ends, ends[64:])) or [1.0]
+    spread = waits[len(waits) * 99 // 100] / waits[len(waits) // 2]
+    taken = ends[-1] - ends[0]
+    print(count / taken, (time.process_time() - spent) / count * 1e6, spread, flush=True)
 """
 
 
@@ -79,6 +82,9 @@ class Loop:
         self._shape = str(tuple(payload.row.shape[1:]))
         self._arguments = [str(payload.model), str(rows), self._shape]
         self._process: subprocess.Popen[str] | None = None
+        self.spreads: list[float] = []
+        """Of each measurement: p99 over p50 of what 64 clients would wait, a run for each in turn,
+        if nothing but the runs took any time."""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -104,7 +110,8 @@ class Loop:
         assert process.stdout is not None
         process.stdin.write(f"{seconds}\n")
         process.stdin.flush()
-        rate, spent = process.stdout.readline().split()
+        rate, spent, spread = process.stdout.readline().split()
+        self.spreads.append(float(spread))
         return float(rate), float(spent)
 
 
