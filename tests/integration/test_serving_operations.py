@@ -15,7 +15,13 @@ from rig import onnx_models
 from rig.serving import Serving, digest_of_file, tensor, until
 
 ROW = {"inputs": [tensor("x", "FP32", [1, 2], [0, 0])]}
-CANARY = {"way": "canary", "weight": 50, "duration": 1.5, "min_requests": 20}
+CANARY = {
+    "way": "canary",
+    "weight": 50,
+    "duration": 1.5,
+    "min_requests": 20,
+    "max_latency_ratio": 50.0,
+}
 SHADOW = {"way": "shadow", "weight": 100, "duration": 1.5, "min_requests": 1}
 
 
