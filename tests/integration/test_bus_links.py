@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import aio_pika
+import aiormq
 import pytest
 
 from rig.bus import bus_daemon, subscriber, until
@@ -16,7 +17,9 @@ from rig.fault_proxy import FaultProxy
 from rig.rabbitmq import Broker
 from windlass.bus import link
 from windlass.bus.address import Address
+from windlass.bus.events import AmqpBus
 from windlass.bus.publishing import Said, connected
+from windlass.metrics import Metrics
 from windlass_adapters.local import LocalAdapter
 from windlass_schemas import Key
 
@@ -276,3 +279,19 @@ async def test_a_wrong_address_is_explained_and_tried_again(
         await until(lambda: why in daemon.links.intake.state.message, "it is explained")
         assert "wrong" not in daemon.links.intake.state.message
         await asyncio.sleep(0)
+
+
+async def test_whoever_asks_a_connection_that_is_gone_hears_that_the_link_is_lost(
+    broker: Broker,
+) -> None:
+    """It may go while somebody waits for confirmations; anything else would end the daemon."""
+    connection = await aio_pika.connect(broker.url(broker.vhost()), timeout=BOUND)
+    session = link.Session(connection, lambda: None, lambda _: None)
+    channel = await (await session.channel()).get_underlay_channel()
+    assert isinstance(channel, aiormq.Channel)
+    assert not await session.held_up()
+    await connection.close()
+    with pytest.raises(link.LinkLostError):
+        await session.held_up()
+    with pytest.raises(link.LinkLostError):
+        await AmqpBus(Metrics().bus)._check_broker(channel, session)

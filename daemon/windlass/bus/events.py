@@ -172,6 +172,8 @@ class AmqpBus(Bus):
         except TimeoutError:
             session.lose(f"the broker did not confirm events within {CALL:g} s")
             raise LinkLostError("the broker does not confirm events") from None
+        except (aiormq.exceptions.AMQPError, RuntimeError) as error:
+            raise LinkLostError(f"the broker was lost: {error}") from error
 
 
 async def _publish(channel: aiormq.Channel, event: CloudEvent) -> None:

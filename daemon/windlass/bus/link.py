@@ -102,12 +102,17 @@ class Session:
         self.lose(str(error) if error else "the broker closed it")
 
     async def held_up(self) -> bool:
-        """Whether the broker takes nothing now: low on memory or disk, it stops its publishers."""
-        assert self._connection.transport is not None
+        """Whether the broker takes nothing now: low on memory or disk, it stops its publishers.
+
+        Raises LinkLostError when there is no connection any more.
+        """
+        transport = self._connection.transport
+        if transport is None:
+            raise LinkLostError("the connection is closed")
         now = False
         try:
             async with asyncio.timeout(_GLANCE):
-                await self._connection.transport.connection.ready()
+                await transport.connection.ready()
         except TimeoutError:
             now = True
         if now != self._held_up:
