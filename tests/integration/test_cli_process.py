@@ -37,6 +37,14 @@ async def _end(process: asyncio.subprocess.Process) -> tuple[int, str]:
     return process.returncode, err.decode()
 
 
+async def _runs_well(code: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    ended, err = await _end(process)
+    assert ended == 0, err
+
+
 @pytest.mark.parametrize("words", [["--help"], ["get", "--server", "127.0.0.1:9"]])
 async def test_a_client_command_loads_neither_server_nor_runtime(words: list[str]) -> None:
     """That is what keeps it quick: these imports alone take longer than a command may."""
@@ -47,11 +55,7 @@ async def test_a_client_command_loads_neither_server_nor_runtime(words: list[str
         "heavy = {'fastapi', 'uvicorn', 'onnxruntime', 'numpy', 'starlette'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)\n"
     )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    ended, err = await _end(process)
-    assert ended == 0, err
+    await _runs_well(code)
 
 
 async def test_a_daemon_begins_before_its_server_is_loaded() -> None:
@@ -62,11 +66,7 @@ async def test_a_daemon_begins_before_its_server_is_loaded() -> None:
         "late = {'fastapi', 'uvicorn', 'aio_pika', 'asyncpg', 'asyncssh', 'botocore', 'numpy'}\n"
         "sys.exit(', '.join(sorted(late & set(sys.modules))) or 0)\n"
     )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    ended, err = await _end(process)
-    assert ended == 0, err
+    await _runs_well(code)
 
 
 async def test_watching_shows_each_change_until_it_is_stopped(daemon: ApiDaemon) -> None:

@@ -89,12 +89,14 @@ async def test_a_successor_that_breaks_its_word_has_more_to_prove_than_any(small
     new.succeed(old)
     await short_runs(new, 4)
     assert new.in_loop
-    ticks = iter([0.0, 1.0])
+    ticks = iter([0.0, 1.2 * batching._BREACH])  # so little that what a run costs stays short
     new.model.clock = lambda: next(ticks)
     await short_runs(new, 1)
     new.model.clock = lambda: 0.0
-    await short_runs(new, batching._PROOF)
+    await short_runs(new, 2 * batching._PROOF - 1)
     assert not new.in_loop
+    await short_runs(new, 1)
+    assert new.in_loop, "nothing else kept it out"
     for queue in (old, new):
         queue.close()
 

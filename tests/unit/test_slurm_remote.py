@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -158,21 +159,29 @@ def test_uploads_and_pulls_that_nobody_goes_on_with_go(tmp_path: Path) -> None:
     assert list((tmp_path / "cas").iterdir()) == []
 
 
-def test_a_file_that_is_swept_while_a_run_is_laid_out_is_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class SweptOnceLookedAt(list[list[object]]):
+    """The files of a run; between the look at them and their use somebody removes one."""
+
+    def __init__(self, files: list[list[object]], removed: str) -> None:
+        super().__init__(files)
+        self._removed = Path(removed)
+        self._looks = 0
+
+    def __iter__(self) -> Iterator[list[object]]:
+        self._looks += 1
+        if self._looks == 2:
+            self._removed.unlink()
+        return super().__iter__()
+
+
+def test_a_file_that_is_swept_while_a_run_is_laid_out_is_asked_for_again(tmp_path: Path) -> None:
     """Nothing of the folder stays: the next attempt finds it as it was."""
     site = Site({"root": str(tmp_path), "nonce": "n", "install": "i"})
     digest = digest_of(b"1")
     put_blob(site, digest, b"1")
-
-    def swept(path: str, _digest: str) -> bool:
-        Path(path).unlink()
-        return True
-
-    monkeypatch.setattr("windlass_adapters.slurm.remote.staging.usable", swept)
     folder = tmp_path / "jobs" / "owner0owner0" / "token000001"
-    run = {"token": folder.name, "files": [["in/x", digest, 0o600, "copy"]], "texts": {}}
+    files = SweptOnceLookedAt([["in/x", digest, 0o600, "copy"]], blob_path(site, digest))
+    run = {"token": folder.name, "files": files, "texts": {}}
     answer = stage(site, str(folder), {**run, "array": [], "previous": [], "order": {}})
     assert answer == {"missing": [digest]}
     assert list(folder.parent.iterdir()) == []

@@ -69,6 +69,7 @@ async def answer(
     finally:
         for wait in waits:
             wait.cancel()
+        await asyncio.wait(waits)
     if stop.is_set():
         listener.close()
         return

@@ -51,10 +51,10 @@ class Renewed:
     def __init__(self, certificate: Certificate) -> None:
         """Raises StartError."""
         self.certificate = certificate
+        self._seen = certificate.seen()  # first: what changes while it is read is seen later
         self.context = certificate.context()
         self.pair = self._read()
         """Key and chain as they are in force."""
-        self._seen = certificate.seen()
 
     def refresh(self) -> None:
         """Take over files that have changed."""
