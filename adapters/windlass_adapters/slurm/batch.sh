@@ -83,7 +83,7 @@ pull_image() { # pull_image ADDRESS: sets IMAGE
     name=$root/images/$(printf '%s' "$1" | sha256sum | cut -c1-32)
     lock=$name.lock
     mkdir -p "$root/images"
-    until [ -e pulled.sif ] || ln -L -- "$name" pulled.sif 2>/dev/null || [ -e "$name" ]; do
+    until [ -e "$name" ]; do
         if mkdir "$lock" 2>/dev/null; then
             part=$root/images/part.$ID.$RANDOM
             export APPTAINER_CACHEDIR=$part.cache SINGULARITY_CACHEDIR=$part.cache
@@ -102,6 +102,7 @@ pull_image() { # pull_image ADDRESS: sets IMAGE
             sleep 1
         fi
     done
+    ln -L -- "$name" pulled.sif 2>/dev/null
     touch -c -- "$name"
     IMAGE=$JOB/pulled.sif
     [ -e "$IMAGE" ] || IMAGE=$name # a disk that makes no second names
